@@ -1,0 +1,24 @@
+"""Learned image compression with discretized Gaussian mixture likelihoods and attention modules.
+
+    import gmm_attention as ga
+
+    codec = ga.load("models/NAME")
+    data = codec.compress(image)       # uint8 [H, W, 3] -> bytes
+    image = codec.decompress(data)     # bytes -> uint8 [H, W, 3]
+    arrays = codec.inspect(image)      # y, z, phi, the mixture, x_hat, bits
+"""
+
+from gmm_attention.errors import BitstreamError, CheckpointError, CodecError, ImageError
+
+__version__ = "0.1.0"
+
+__all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "load"]
+
+
+def __getattr__(name):
+    # TensorFlow takes seconds to import; the rooms that do without it must not wait for it.
+    if name == "load":
+        from gmm_attention.codec.image_codec import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,88 @@
+"""Installs the package `gmm_attention` and the commands gmm-encode and gmm-decode.
+
+Models are not part of the package: an installed command takes one by --model, or looks for a
+default in ./models.
+"""
+
+import platform
+import sys
+
+from setuptools import find_packages, setup
+
+# Before pip looks for the dependencies, whose absence it would report without a reason; and in
+# words that any Python can parse.
+if (
+    not (3, 9) <= sys.version_info[:2] <= (3, 11)
+    or platform.system() != "Linux"
+    or platform.machine() != "x86_64"
+):
+    found = [platform.python_version(), "on", platform.system(), platform.machine()]
+    sys.exit(
+        "gmm-attention needs Python 3.9, 3.10 or 3.11 on Linux x86-64, and this is Python "
+        + " ".join(found)
+        + ".\n"
+        "tensorflow-compression 2.14.1, its last release, has wheels for Python 3.9 to 3.11 on "
+        "Linux x86-64 and Intel macOS alone;\n"
+        "range-coder 1.1 has them for Linux x86-64 alone.\n"
+        "Install it with one of these Pythons, for example: python3.11 -m venv .venv && "
+        ".venv/bin/pip install ."
+    )
+
+setup(
+    name="gmm-attention",
+    version="0.1.0",
+    description=(
+        "Learned image compression with Gaussian mixture likelihoods and attention "
+        "(Cheng et al., CVPR 2020) for TensorFlow 2"
+    ),
+    author="The gmm-attention authors",
+    license="Apache-2.0",
+    packages=find_packages(include=["gmm_attention", "gmm_attention.*"]),
+    python_requires=">=3.9,<3.12",
+    install_requires=[
+        "tensorflow==2.14.1",
+        "tensorflow-compression==2.14.1",
+        "range-coder==1.1",
+        "numpy>=1.23.5,<2",
+        "imageio>=2.28,<3",
+        # imageio brings Pillow, but images.py also relies on how Pillow names sample layouts.
+        "pillow>=11,<14",
+    ],
+    extras_require={
+        "test": ["pytest", "hypothesis"],
+        # CUDA 11.8 as tensorflow 2.14.1 lists it in its extra "and-cuda", but for tensorrt, which
+        # TensorFlow can do without and which pip does not install in the version listed there.
+        "gpu": [
+            "nvidia-cublas-cu11==11.11.3.6",
+            "nvidia-cuda-cupti-cu11==11.8.87",
+            "nvidia-cuda-nvcc-cu11==11.8.89",
+            "nvidia-cuda-runtime-cu11==11.8.89",
+            "nvidia-cudnn-cu11==8.7.0.84",
+            "nvidia-cufft-cu11==10.9.0.58",
+            "nvidia-curand-cu11==10.3.0.86",
+            "nvidia-cusolver-cu11==11.4.1.48",
+            "nvidia-cusparse-cu11==11.7.5.86",
+            "nvidia-nccl-cu11==2.16.5",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "gmm-encode = gmm_attention.commands.encoder:main",
+            "gmm-decode = gmm_attention.commands.decoder:main",
+        ]
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Archiving :: Compression",
+    ],
+)
