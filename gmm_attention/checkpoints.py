@@ -1,0 +1,174 @@
+"""Weights and settings to a directory and back; variables by the names of the original graph."""
+
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_compression as tfc
+
+from gmm_attention.errors import CheckpointError
+from gmm_attention.files import write_atomically
+from gmm_attention.model import Cheng2020
+from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
+from gmm_attention.model.layers import Convolution, MaskedConvolution, rdft_matrix
+
+SETTINGS_FILE = "settings.json"
+WEIGHTS_FILE = "weights.npz"
+
+
+def build_model(num_filters, num_mixtures, attention, rdft=True):
+    """A Cheng2020 whose variables exist."""
+    model = Cheng2020(num_filters, num_mixtures, attention, rdft)
+    # Run once rather than traced, which takes four times as long.
+    model(tf.zeros([1, 64, 64, 3]))
+    return model
+
+
+def _named_layers(model, prefix=""):
+    for layer in model.layers:
+        name = prefix + layer.name
+        if isinstance(layer, tf.keras.Model):
+            yield from _named_layers(layer, name + "/")
+        else:
+            yield name, layer
+
+
+def variables(model):
+    """All variables of a built model by name, such as `analysis/Block_0/layer_2/kernel_rdft`.
+
+    Returns:
+      dict of str to tf.Variable. Kernels are `kernel_rdft` [kh * kw, in * out] where the model
+      stores them so, otherwise `kernel` [kh, kw, in, out]; GDN's are `gdn/reparam_beta`,
+      `gdn/reparam_gamma` (`igdn/...` in the synthesis).
+    """
+    named = {}
+    for name, layer in _named_layers(model):
+        if isinstance(layer, Convolution):
+            if layer.rdft:
+                named[f"{name}/kernel_rdft"] = layer.kernel_parameter.variable
+            else:
+                named[f"{name}/kernel"] = layer.kernel_parameter
+            if layer.use_bias:
+                named[f"{name}/bias"] = layer.bias_parameter
+            if isinstance(layer.activation, tfc.GDN):
+                gdn = layer.activation
+                named[f"{name}/{gdn.name}/reparam_beta"] = gdn.beta_parameter.variable
+                named[f"{name}/{gdn.name}/reparam_gamma"] = gdn.gamma_parameter.variable
+        elif isinstance(layer, MaskedConvolution):
+            named[f"{name}/kernel"], named[f"{name}/bias"] = layer.kernel, layer.bias
+        elif isinstance(layer, EntropyBottleneck):
+            for kind, stored in [
+                ("matrix", layer.matrices),
+                ("bias", layer.biases),
+                ("factor", layer.factors),
+            ]:
+                named.update({f"{name}/{kind}_{i}": v for i, v in enumerate(stored)})
+            named[f"{name}/quantiles"] = layer.quantiles
+    return named
+
+
+def plain_arrays(model):
+    """A built model's variables as arrays, kernels out of their real DFT.
+
+    Returns:
+      dict of str to numpy array: `variables` with each `kernel_rdft` replaced by its `kernel`
+      [kh, kw, in, out], float64, since its rounding is still to come.
+    """
+    arrays = {name: variable.numpy() for name, variable in variables(model).items()}
+    for name, layer in _named_layers(model):
+        if isinstance(layer, Convolution) and layer.rdft:
+            rdft = arrays.pop(f"{name}/kernel_rdft").astype(np.float64)
+            shape = layer.kernel_parameter.shape
+            arrays[f"{name}/kernel"] = np.reshape(rdft_matrix(shape[0]) @ rdft, shape)
+    return arrays
+
+
+def assign(model, arrays, source, stored_name=str):
+    """Fills every variable of a built model, each from the array of its name.
+
+    Args:
+      arrays: dict of stored name to numpy array.
+      source: path of the file that the arrays come from, for the messages.
+      stored_name: function from the name in `variables` to the stored one.
+
+    Raises:
+      CheckpointError: an array is missing, left over or misshapen; all are named.
+    """
+    stored = {stored_name(name): variable for name, variable in variables(model).items()}
+    problems = [f"missing {name}" for name in sorted(set(stored) - set(arrays))]
+    problems += [f"left over {name}" for name in sorted(set(arrays) - set(stored))]
+    problems += [
+        f"{name} has shape {list(np.shape(arrays[name]))}, not {list(variable.shape)}"
+        for name, variable in sorted(stored.items())
+        if name in arrays and np.shape(arrays[name]) != tuple(variable.shape)
+    ]
+    if problems:
+        raise CheckpointError(f"{source}: does not fit the model: {'; '.join(problems)}")
+    for name, variable in stored.items():
+        variable.assign(arrays[name])
+
+
+def save(directory, arrays, settings):
+    """Writes arrays and settings into a directory, made if need be.
+
+    Args:
+      arrays: dict of str to numpy array.
+      settings: what JSON can hold; `num_filters`, `num_mixtures` and `attention` among it.
+
+    Raises:
+      CodecError: the directory or a file in it cannot be written.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be made: {error.strerror}") from error
+    weights = io.BytesIO()
+    np.savez_compressed(weights, **arrays)
+    text = json.dumps(settings, indent=2) + "\n"
+    # The settings come last: a directory that has them is whole.
+    write_atomically(
+        {
+            os.path.join(directory, WEIGHTS_FILE): weights.getvalue(),
+            os.path.join(directory, SETTINGS_FILE): text.encode(),
+        }
+    )
+
+
+def load(directory):
+    """Reads what `save` wrote.
+
+    Returns:
+      arrays, settings.
+
+    Raises:
+      CheckpointError: a file is missing, unreadable or damaged.
+    """
+    settings_path = os.path.join(directory, SETTINGS_FILE)
+    weights_path = os.path.join(directory, WEIGHTS_FILE)
+    try:
+        with open(settings_path, encoding="utf-8") as file:
+            settings = json.load(file)
+        for key, kind in [("num_filters", int), ("num_mixtures", int), ("attention", bool)]:
+            if not isinstance(settings, dict) or type(settings.get(key)) is not kind:
+                raise CheckpointError(f"{settings_path}: damaged: it does not give {key}")
+    except OSError as error:
+        raise CheckpointError(
+            f"{settings_path}: cannot be read: {error.strerror}; --model takes an exported model, "
+            "a training checkpoint or the prefix of a TF1 checkpoint"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{settings_path}: damaged: {error}; export the model again") from error
+    try:
+        with np.load(weights_path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}, settings
+    except OSError as error:
+        raise CheckpointError(
+            f"{weights_path}: cannot be read: {error.strerror or error}"
+        ) from error
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{weights_path}: damaged: {error}; copy or export the model again"
+        ) from error

@@ -1,0 +1,79 @@
+"""The whole network: x to x_hat and likelihoods."""
+
+import tensorflow as tf
+
+from gmm_attention.model import gaussian_mixture, transforms
+from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
+from gmm_attention.model.entropy_parameters import EntropyParameters
+
+
+class Cheng2020(tf.keras.Model):
+    """Image codec with attention modules and a discretized Gaussian mixture hyperprior.
+
+    ```
+    x -- analysis --> y -- round --> y_hat -------------------- synthesis --> x_hat
+                      |                |
+                hyper_analysis   context model ----.
+                      |                            v
+                      z -- round --> z_hat --> hyper_synthesis, entropy parameters
+                                                   |
+                                     weights, means, scales of y_hat
+    ```
+
+    Args:
+      num_filters: N of the paper (128 and 192 there), a multiple of 8.
+      num_mixtures: K of the paper (3 there), 1 to 5.
+      attention: with the four attention modules, or without (the paper's ablation).
+      rdft: store 3x3 kernels by their real DFT, as in training, or as they are.
+
+    Raises:
+      ValueError: num_filters is not a positive multiple of 8, or num_mixtures not in 1..5.
+
+    Source: Cheng, Sun, Takeuchi, Katto, CVPR 2020; original network.py.
+    """
+
+    def __init__(self, num_filters=128, num_mixtures=3, attention=True, rdft=True):
+        super().__init__(name="cheng2020")
+        if num_filters <= 0 or num_filters % 8:
+            raise ValueError(f"num_filters must be a positive multiple of 8, not {num_filters}")
+        if not 1 <= num_mixtures <= 5:
+            raise ValueError(f"num_mixtures must be from 1 to 5, not {num_mixtures}")
+        self.num_filters = num_filters
+        self.num_mixtures = num_mixtures
+        self.has_attention = attention
+        self.analysis = transforms.Analysis(num_filters, attention, rdft)
+        self.synthesis = transforms.Synthesis(num_filters, attention, rdft)
+        self.hyper_analysis = transforms.hyper_analysis(num_filters, rdft)
+        self.hyper_synthesis = transforms.hyper_synthesis(num_filters, rdft)
+        self.entropy_parameters = EntropyParameters(num_filters, num_mixtures)
+        self.entropy_bottleneck = EntropyBottleneck()
+
+    def call(self, x, noise=None):
+        """Codes x, with rounding or, in training, with noise in its place.
+
+        Args:
+          x: [B, H, W, 3] float32 in [0, 1], H and W multiples of 64.
+          noise: None to round, or the pair of tensors added to y ([B, H/16, W/16, N]) and z
+            ([B, H/64, W/64, N]), uniform in [-1/2, 1/2). The same noisy y feeds context model,
+            likelihoods and synthesis.
+
+        Returns:
+          x_hat: [B, H, W, 3] float32, not clipped.
+          likelihoods: a dict, "y" [B, H/16, W/16, N] and "z" [B, H/64, W/64, N].
+        """
+        y = self.analysis(x)
+        z = self.hyper_analysis(y)
+        noise_y, noise_z = (None, None) if noise is None else noise
+        y_hat = tf.round(y) if noise_y is None else y + noise_y
+        z_hat, likelihoods_z = self.entropy_bottleneck(z, noise=noise_z)
+        phi = self.hyper_synthesis(z_hat)
+        mixture = self.entropy_parameters([y_hat, phi])
+        likelihoods_y = gaussian_mixture.likelihoods(y_hat, *mixture)
+        return self.synthesis(y_hat), {"y": likelihoods_y, "z": likelihoods_z}
+
+    def get_config(self):
+        return {
+            "num_filters": self.num_filters,
+            "num_mixtures": self.num_mixtures,
+            "attention": self.has_attention,
+        }

@@ -1,0 +1,171 @@
+"""Convolution, GDN, residual block, attention and masked convolution; [B, H, W, C] to the same."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_compression as tfc
+
+# TF's default slope, 0.2; not Keras' LeakyReLU layer, whose default is 0.3.
+leaky_relu = tf.nn.leaky_relu
+
+
+@functools.lru_cache
+def rdft_matrix(size):
+    """Inverse real DFT of square kernels as an orthonormal matrix.
+
+    Args:
+      size: side of the kernel.
+
+    Returns:
+      [size * size, size * size] float64; a kernel of the size, flattened, is this matrix times
+      its stored coefficients.
+
+    Source: tensorflow-compression 1.2, `spectral_ops.irdft_matrix` (SPEC: "RDFT").
+    """
+    # The rows of this are rfft (in FFTPACK's order: real, imaginary, ...) of the unit vectors.
+    position, frequency = np.arange(size), np.arange(1, size)
+    axis = np.empty((size, size))
+    axis[:, 0] = 1
+    angle = 2 * np.pi * position[:, None] * ((frequency + 1) // 2) / size
+    axis[:, 1:] = np.sqrt(2) * np.where(frequency % 2, np.cos(angle), -np.sin(angle))
+    if size % 2 == 0:
+        axis[:, -1] /= np.sqrt(2)
+    axis /= np.sqrt(size)
+    return np.kron(axis, axis)
+
+
+class RDFTParameter(tfc.Parameter):
+    """A convolution kernel stored by its real DFT, as in the original.
+
+    tensorflow-compression 2.14's class of this name keeps a complex DFT with redundant entries,
+    which Adam moves by rounding noise; this one is orthonormal, as release 1.2's was.
+    """
+
+    def __init__(self, initial_value, name=None):
+        super().__init__(name=name)
+        initial_value = tf.convert_to_tensor(initial_value)
+        self.shape = initial_value.shape
+        self.dtype = initial_value.dtype
+        matrix = tf.constant(rdft_matrix(self.shape[0]), self.dtype)
+        taps = tf.reshape(initial_value, [matrix.shape[0], -1])
+        rdft = tf.linalg.matmul(matrix, taps, transpose_a=True)
+        self.variable = tf.Variable(rdft, name=f"{name}_rdft")
+
+    def __call__(self, compute_dtype=None):
+        """Returns the kernel, [kh, kw, in, out]."""
+        matrix = tf.constant(rdft_matrix(self.shape[0]), self.dtype)
+        kernel = tf.reshape(matrix @ self.variable, self.shape)
+        return kernel if compute_dtype is None else tf.cast(kernel, compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": np.asarray(self()).tolist()}
+
+
+class Convolution(tfc.SignalConv2D):
+    """SignalConv2D with `same_zeros` padding: kernels of 3x3 by their RDFT, or plain ones.
+
+    Args:
+      filters: number of output channels.
+      kernel_support: side of the kernel.
+      rdft: store kernels of more than one tap by their RDFT (training), or as they are.
+    """
+
+    def __init__(self, filters, kernel_support, corr, rdft=True, use_bias=True, **kwargs):
+        super().__init__(
+            filters,
+            kernel_support,
+            corr=corr,
+            use_bias=use_bias,
+            padding="same_zeros",
+            kernel_parameter="variable",
+            **kwargs,
+        )
+        self.rdft = rdft and kernel_support > 1
+
+    def build(self, input_shape):
+        if self.rdft:
+            shape = self.kernel_support + (input_shape[-1], self.filters)
+            initial_value = self.kernel_initializer(shape=shape, dtype=self.variable_dtype)
+            self.kernel_parameter = RDFTParameter(initial_value, name="kernel")
+        super().build(input_shape)
+
+
+class GDN(tfc.GDN):
+    """Generalized divisive normalization with the original's square and square root."""
+
+    # Numbers, where tensorflow-compression has tensors: its layer chooses its formula by them, and
+    # by a tensor it would choose anew in every run of a graph.
+    alpha = 2
+    epsilon = 0.5
+
+    def __init__(self, inverse, name):
+        super().__init__(inverse=inverse, alpha_parameter=2, epsilon_parameter=0.5, name=name)
+
+
+class ResidualBlock(tf.keras.Model):
+    """t + conv2(conv1(conv0(t))). Source: original network.py, `residualblock`."""
+
+    def __init__(self, num_filters, rdft, name):
+        super().__init__(name=name)
+        conv = functools.partial(Convolution, corr=True, rdft=rdft)
+        self.conv0 = conv(num_filters // 2, 1, activation=tf.nn.relu, name="conv0")
+        self.conv1 = conv(num_filters // 2, 3, activation=tf.nn.relu, name="conv1")
+        self.conv2 = conv(num_filters, 1, name="conv2")
+
+    def call(self, t):
+        return t + self.conv2(self.conv1(self.conv0(t)))
+
+
+class Attention(tf.keras.Model):
+    """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`."""
+
+    def __init__(self, num_filters, rdft, name):
+        super().__init__(name=name)
+        block = functools.partial(ResidualBlock, num_filters, rdft)
+        self.trunk_blocks = [block(name=f"trunk_RB_{i}") for i in range(3)]
+        self.attention_blocks = [block(name=f"attention_RB_{i}") for i in range(3)]
+        self.conv_1x1 = Convolution(
+            num_filters, 1, corr=True, activation=tf.nn.sigmoid, name="conv_1x1"
+        )
+
+    def trunk(self, t):
+        for block in self.trunk_blocks:
+            t = block(t)
+        return t
+
+    def mask(self, t):
+        for block in self.attention_blocks:
+            t = block(t)
+        return self.conv_1x1(t)
+
+    def call(self, t):
+        return t + self.mask(t) * self.trunk(t)
+
+
+class MaskedConvolution(tf.keras.layers.Layer):
+    """The context model: a 5x5 convolution that sees only what comes before in raster order.
+
+    [B, H/16, W/16, N] to [B, H/16, W/16, filters]. The mask is of type A: the centre and all
+    after it are zero, for all channels alike. The kernel is stored unmasked, as in the original.
+
+    Source: original network.py, `entropy_parameter` (its `masked`).
+    """
+
+    def __init__(self, filters, name):
+        super().__init__(name=name)
+        self.filters = filters
+
+    def build(self, input_shape):
+        shape = [5, 5, input_shape[-1], self.filters]
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="glorot_uniform")
+        self.bias = self.add_weight(name="bias", shape=[self.filters], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, y_hat):
+        mask = np.zeros([5, 5, 1, 1], np.float32)
+        mask[:2] = mask[2, :2] = 1
+        kernel = tf.cast(self.kernel * mask, y_hat.dtype)
+        return tf.nn.bias_add(
+            tf.nn.conv2d(y_hat, kernel, 1, "SAME"), tf.cast(self.bias, y_hat.dtype)
+        )

@@ -1,0 +1,160 @@
+"""The four transforms: x -> y -> z -> phi, and y_hat -> x_hat.
+
+Names follow the original graph: its `analysis/Block_0_layer_2` is `analysis/Block_0/layer_2` here.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from gmm_attention.model.layers import GDN, Attention, Convolution, leaky_relu
+
+
+class AnalysisBlock(tf.keras.Model):
+    """One of the four halvings of the analysis, [B, H, W, C] to [B, H/2, W/2, N]."""
+
+    def __init__(self, num_filters, index, rdft):
+        super().__init__(name=f"Block_{index}")
+        conv = functools.partial(Convolution, num_filters, corr=True, rdft=rdft)
+        self.first, self.last = index == 0, index == 3
+        if not self.first:
+            self.layer_0 = conv(kernel_support=3, activation=leaky_relu, name="layer_0")
+            self.layer_1 = conv(kernel_support=3, activation=leaky_relu, name="layer_1")
+        if self.last:
+            self.layer_2 = conv(kernel_support=3, strides_down=2, use_bias=False, name="layer_2")
+        else:
+            self.shortcut = conv(kernel_support=1, name="shortcut")
+            self.layer_2 = conv(
+                kernel_support=3, strides_down=2, activation=leaky_relu, name="layer_2"
+            )
+            self.layer_3 = conv(
+                kernel_support=3, activation=GDN(inverse=False, name="gdn"), name="layer_3"
+            )
+
+    def residual(self, t):
+        return t if self.first else t + self.layer_1(self.layer_0(t))
+
+    def call(self, t):
+        t = self.residual(t)
+        if self.last:
+            return self.layer_2(t)
+        # Sliced before an unstrided convolution: the same numbers, and oneDNN in TF 2.14 corrupts
+        # the heap in the gradient of a strided 1x1 convolution with under 16 input channels.
+        shortcut = self.shortcut(t[:, ::2, ::2])
+        return self.layer_3(self.layer_2(t)) + shortcut
+
+
+class Analysis(tf.keras.Model):
+    """g_a: x [B, H, W, 3] to y [B, H/16, W/16, N]. Source: original network.py, `analysis`."""
+
+    def __init__(self, num_filters, attention=True, rdft=True):
+        super().__init__(name="analysis")
+        self.blocks = [AnalysisBlock(num_filters, i, rdft) for i in range(4)]
+        if attention:
+            self.attention = [Attention(num_filters, rdft, name=f"NLAB_{i}") for i in range(2)]
+        else:
+            self.attention = [tf.identity, tf.identity]
+
+    def call(self, x):
+        t = self.blocks[0](x)
+        t = self.attention[0](self.blocks[1](t))
+        t = self.blocks[2](t)
+        return self.attention[1](self.blocks[3](t))
+
+
+class SynthesisBlock(tf.keras.Model):
+    """One of the four doublings of the synthesis, [B, H, W, N] to [B, 2H, 2W, N or 3]."""
+
+    def __init__(self, num_filters, index, rdft):
+        super().__init__(name=f"Block_{index}")
+        conv = functools.partial(Convolution, corr=False, rdft=rdft)
+        self.last = index == 3
+        self.layer_0 = conv(num_filters, 3, activation=leaky_relu, name="layer_0")
+        self.layer_1 = conv(num_filters, 3, activation=leaky_relu, name="layer_1")
+        if self.last:
+            self.layer_2 = conv(12, 3, name="layer_2")
+        else:
+            self.shortcut = conv(4 * num_filters, 1, name="shortcut")
+            self.layer_2 = conv(4 * num_filters, 3, activation=leaky_relu, name="layer_2")
+            self.layer_3 = conv(
+                num_filters, 3, activation=GDN(inverse=True, name="igdn"), name="layer_3"
+            )
+
+    def residual(self, t):
+        return t + self.layer_1(self.layer_0(t))
+
+    def upsampled(self, t):
+        return tf.nn.depth_to_space(self.layer_2(t), 2)
+
+    def call(self, t):
+        t = self.residual(t)
+        if self.last:
+            return self.upsampled(t)
+        shortcut = tf.nn.depth_to_space(self.shortcut(t), 2)
+        return self.layer_3(self.upsampled(t)) + shortcut
+
+
+class Synthesis(tf.keras.Model):
+    """g_s: y_hat [B, H/16, W/16, N] to x_hat [B, H, W, 3], before clipping to [0, 1].
+
+    Source: original network.py, `synthesis`.
+    """
+
+    def __init__(self, num_filters, attention=True, rdft=True):
+        super().__init__(name="synthesis")
+        self.blocks = [SynthesisBlock(num_filters, i, rdft) for i in range(4)]
+        if attention:
+            self.attention = [Attention(num_filters, rdft, name=f"NLAB_{i}") for i in range(2)]
+        else:
+            self.attention = [tf.identity, tf.identity]
+
+    def call(self, y_hat):
+        t = self.blocks[0](self.attention[0](y_hat))
+        t = self.blocks[1](t)
+        t = self.blocks[2](self.attention[1](t))
+        return self.blocks[3](t)
+
+
+class LayerStack(tf.keras.Model):
+    """Convolutions layer_0, layer_1, ... one after the other."""
+
+    def __init__(self, convolutions, name):
+        super().__init__(name=name)
+        self.convolutions = convolutions
+
+    def call(self, t):
+        for convolution in self.convolutions:
+            t = convolution(t)
+        return t
+
+
+def hyper_analysis(num_filters, rdft=True):
+    """h_a: y [B, H/16, W/16, N] to z [B, H/64, W/64, N]; of y itself, without an abs.
+
+    Source: original network.py, `hyper_analysis`.
+    """
+    conv = functools.partial(Convolution, num_filters, 3, corr=True, rdft=rdft)
+    layers = [
+        conv(activation=leaky_relu, name="layer_0"),
+        conv(activation=leaky_relu, name="layer_1"),
+        conv(strides_down=2, activation=leaky_relu, name="layer_2"),
+        conv(activation=leaky_relu, name="layer_3"),
+        conv(strides_down=2, name="layer_4"),
+    ]
+    return LayerStack(layers, name="hyper_analysis")
+
+
+def hyper_synthesis(num_filters, rdft=True):
+    """h_s: z_hat [B, H/64, W/64, N] to phi [B, H/16, W/16, 2N].
+
+    Source: original network.py, `hyper_synthesis`.
+    """
+    conv = functools.partial(Convolution, kernel_support=3, corr=False, rdft=rdft)
+    layers = [
+        conv(num_filters, activation=leaky_relu, name="layer_0"),
+        conv(num_filters, strides_up=2, activation=leaky_relu, name="layer_1"),
+        conv(num_filters * 3 // 2, activation=leaky_relu, name="layer_2"),
+        conv(num_filters * 3 // 2, strides_up=2, activation=leaky_relu, name="layer_3"),
+        conv(2 * num_filters, name="layer_4"),
+    ]
+    return LayerStack(layers, name="hyper_synthesis")
