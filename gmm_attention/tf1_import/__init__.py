@@ -1,0 +1,1 @@
+"""The authors' TF1 checkpoints to this project's variables."""
