@@ -1,0 +1,1 @@
+"""Symbols and exact integer tables to bytes and back; imports no TensorFlow."""
