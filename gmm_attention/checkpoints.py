@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -95,7 +94,7 @@ def assign(model, arrays, source, stored_name=str):
       stored_name: function from the name in `variables` to the stored one.
 
     Raises:
-      CheckpointError: an array is missing, left over or misshapen; all are named.
+      CheckpointError: an array is missing, left over, misshapen or not finite; all are named.
     """
     stored = {stored_name(name): variable for name, variable in variables(model).items()}
     problems = [f"missing {name}" for name in sorted(set(stored) - set(arrays))]
@@ -104,6 +103,11 @@ def assign(model, arrays, source, stored_name=str):
         f"{name} has shape {list(np.shape(arrays[name]))}, not {list(variable.shape)}"
         for name, variable in sorted(stored.items())
         if name in arrays and np.shape(arrays[name]) != tuple(variable.shape)
+    ]
+    problems += [
+        f"{name} holds values that are not finite"
+        for name in sorted(stored)
+        if name in arrays and not np.all(np.isfinite(arrays[name]))
     ]
     if problems:
         raise CheckpointError(f"{source}: does not fit the model: {'; '.join(problems)}")
@@ -160,7 +164,9 @@ def load(directory):
             "a training checkpoint or the prefix of a TF1 checkpoint"
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"{settings_path}: damaged: {error}; export the model again") from error
+        raise CheckpointError(
+            f"{settings_path}: damaged: {error}; export the model again"
+        ) from error
     try:
         with np.load(weights_path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}, settings
@@ -168,7 +174,9 @@ def load(directory):
         raise CheckpointError(
             f"{weights_path}: cannot be read: {error.strerror or error}"
         ) from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    # numpy, zipfile and zlib meet damage with nearly any exception.
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
-            f"{weights_path}: damaged: {error}; copy or export the model again"
+            f"{weights_path}: damaged: {cause}; copy or export the model again"
         ) from error

@@ -73,6 +73,11 @@ def _exponents(exported, layer):
     name = f"{layer}/exponent"
     if name not in exported:
         raise CheckpointError(f"missing {name}")
+    shapes = [exported[key].shape for key in (name, f"{layer}/kernel")]
+    if shapes[0] != shapes[1][-1:]:
+        raise CheckpointError(
+            f"{name} has shape {list(shapes[0])} beside {layer}/kernel of shape {list(shapes[1])}"
+        )
     return exported[name].astype(np.int64)
 
 
@@ -130,14 +135,14 @@ def load(path):
         settings, exported = trained.get_config(), None
     else:
         arrays, settings = checkpoints.load(path)
-        exported = arrays if settings.get("exported") else None
+        exported, tables = arrays if settings.get("exported") else None, None
         if exported is None:
             trained = _built(settings, path, rdft=True)
             checkpoints.assign(trained, arrays, path)
-            tables = trained.entropy_bottleneck.range_coder_tables()
     model = _built(settings, path, rdft=False)
     try:
         if exported is None:
+            tables = tables or trained.entropy_bottleneck.range_coder_tables()
             exported = export_arrays(trained, tables)
             weights = checkpoints.plain_arrays(trained)
         else:

@@ -4,6 +4,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_compression as tfc
 
+from gmm_attention.errors import CheckpointError
+
 FILTERS = (1, 3, 3, 3, 1)
 INIT_SCALE = 10.0
 TAIL_MASS = 2**-8
@@ -141,9 +143,14 @@ class EntropyBottleneck(tf.keras.layers.Layer):
         Returns:
           dict: `entropy_bottleneck/quantized_cdf` [N, L] int32, rows zero-filled at the right,
           and `entropy_bottleneck/cdf_length` [N] int32.
+
+        Raises:
+          CheckpointError: quantiles so far apart that their symbols outnumber a table's total.
         """
         below, above = self._table_span()
         lengths = below + above + 3
+        for channel in np.flatnonzero((lengths < 3) | (lengths > 2**CDF_PRECISION)):
+            raise CheckpointError(f"{self.name}/quantiles: channel {channel}: too far apart")
         tables = np.zeros([len(lengths), lengths.max()], np.int32)
         samples = np.arange(lengths.max() - 2) - below[:, None] + self.medians.numpy()[:, None]
         likelihoods = self.likelihoods(samples.T[None, None].astype(np.float32)).numpy()[0, 0].T

@@ -18,9 +18,9 @@ def _read_arrays(prefix):
     try:
         reader = tf.train.load_checkpoint(prefix)
         return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-    # load_checkpoint raises several of TensorFlow's errors for files that are cut or changed.
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        message = str(error).splitlines()[0]
+    # TensorFlow meets files that are cut or changed with OpError, RuntimeError, IndexError, ...
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(
             f"{prefix}: not a readable TensorFlow checkpoint: {message}; "
             f"it needs {prefix}.index and all of {prefix}.data-*"

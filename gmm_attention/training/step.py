@@ -26,7 +26,7 @@ class TrainStep:
     Args:
       model: a Cheng2020 whose variables exist.
       metric: distortion of the loss, "mse" or "ms-ssim".
-      average_decay: share of the moving average that a step keeps.
+      average_decay: share of the moving average that a step keeps, in the long run.
       clip_norm: largest norm of all gradients together (but the quantiles').
 
     Call with images (uint8 [B, H, W, 3], H and W multiples of 64), seed (int32 [2]),
@@ -71,8 +71,11 @@ class TrainStep:
             self.optimizer.apply_gradients(zip(gradients, self.weights))
             self.quantiles_optimizer.learning_rate.assign(QUANTILES_RATE * learning_rate)
             self.quantiles_optimizer.apply_gradients(zip(quantiles_gradients, self.quantiles))
+            # A shorter memory at first, or the average would keep what training began with.
+            steps = tf.cast(self.optimizer.iterations, tf.float32)
+            decay = tf.minimum(self.average_decay, (1 + steps) / (10 + steps))
             for name, average in self.averages.items():
-                average.assign_sub((1 - self.average_decay) * (average - self.named[name]))
+                average.assign_sub((1 - decay) * (average - self.named[name]))
 
         # A loss or gradient that is not finite never reaches the weights.
         tf.cond(tf.math.is_finite(norm), update, lambda: None)

@@ -1,0 +1,1 @@
+"""The programs: arguments, one call for each file, printed results."""

@@ -1,0 +1,152 @@
+"""What encoder and decoder share: their arguments, start-up, and the walk over many files."""
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+
+from gmm_attention.errors import BitstreamError, CodecError
+
+DEFAULT_MODEL = os.path.join("models", "mse-0.0032-n48")
+
+
+def parser(prog, description, default_input, default_output, input_help):
+    """An argument parser with the options that both programs have."""
+    result = argparse.ArgumentParser(prog=prog, description=description)
+    add = result.add_argument
+    add("--input", metavar="PATH", default=default_input, help=f"{input_help} ({default_input})")
+    add(
+        "--output",
+        metavar="DIR",
+        default=default_output,
+        help=f"folder for the results, made if need be ({default_output})",
+    )
+    add(
+        "--model",
+        metavar="PATH",
+        default=DEFAULT_MODEL,
+        help="exported model, training checkpoint, or prefix of a TF1 checkpoint such as "
+        f"models/model-1399000 ({DEFAULT_MODEL})",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="where the transforms run; auto takes a GPU if TensorFlow sees one (auto)",
+    )
+    add("--quiet", action="store_true", help="print nothing but errors")
+    return result
+
+
+def start(model, device):
+    """Imports TensorFlow, chooses the device and loads the codec.
+
+    Returns:
+      an ImageCodec, and the seconds that it took.
+
+    Raises:
+      CodecError: no GPU where one is asked for, or no such model.
+    """
+    begin = time.monotonic()
+    # TensorFlow reports its own start on stderr, where our errors belong.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import numpy as np
+    import tensorflow as tf
+
+    from gmm_attention.codec import image_codec
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise CodecError(
+            "--device gpu: TensorFlow sees no GPU; install '.[gpu]' and a CUDA 11.8 driver, or "
+            "leave --device away"
+        )
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    elif gpus:
+        # The same bytes every time, and pixels within rounding of a CPU's.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    codec = image_codec.load(model)
+    # TensorFlow makes its plan of each transform at its first run.
+    codec.decompress(codec.compress(np.zeros([64, 64, 3], np.uint8)))
+    return codec, time.monotonic() - begin
+
+
+def _progress_bar(done, total, begin):
+    left = (time.monotonic() - begin) / done * (total - done) if done else 0
+    bar = "#" * (30 * done // total)
+    sys.stderr.write(f"\r\033[K[{bar:<30}] {done}/{total}, {left:.0f} s left")
+    sys.stderr.flush()
+
+
+def process_all(jobs, process, quiet):
+    """Calls process(job) for each job; an error in one is printed and the others go on.
+
+    Args:
+      jobs: list.
+      process: function of a job to the text to print for it, and what is to be returned.
+      quiet: print errors only.
+
+    Returns:
+      list of what process returned, without the failed ones.
+    """
+    results, begin = [], time.monotonic()
+    bar = sys.stderr.isatty() and not quiet
+    for done, job in enumerate(jobs):
+        if bar:
+            _progress_bar(done, len(jobs), begin)
+        text = error_text = None
+        try:
+            text, result = process(job)
+            results.append(result)
+        except CodecError as error:
+            error_text = str(error)
+        if bar:
+            sys.stderr.write("\r\033[K")
+        if error_text:
+            print(error_text, file=sys.stderr, flush=True)
+        elif not quiet:
+            print(f"[{done + 1}/{len(jobs)}] {text}", flush=True)
+    return results
+
+
+@contextlib.contextmanager
+def about(path):
+    """Puts a file's name before errors of the codec that do not know it."""
+    try:
+        yield
+    except BitstreamError:
+        raise
+    except CodecError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def make_folder_of(path):
+    """Makes the folder that a file is to be written into.
+
+    Raises:
+      CodecError: it cannot be made.
+    """
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+    except OSError as error:
+        raise CodecError(
+            f"{folder}: cannot be made: {error.strerror}; give another --output"
+        ) from error
+
+
+def guarded(main):
+    """Runs main(); the exit status is 1, with one line on stderr, after a CodecError."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        return main()
+    except CodecError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

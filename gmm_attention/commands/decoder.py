@@ -1,0 +1,99 @@
+"""NAME.npz and NAME.bin to NAME.png."""
+
+import os
+import sys
+import time
+
+from gmm_attention.commands import batch
+from gmm_attention.errors import BitstreamError
+
+
+def _find_coded(path):
+    """Finds coded images.
+
+    Args:
+      path: a folder, searched recursively, or one of an image's two files.
+
+    Returns:
+      list of (path without .npz and .bin, the same relative to the folder), sorted.
+
+    Raises:
+      BitstreamError: nothing there.
+    """
+    if os.path.isdir(path):
+        stems = {
+            os.path.join(folder, name[:-4])
+            for folder, _, names in os.walk(path)
+            for name in names
+            if name.endswith((".npz", ".bin")) and not name.startswith(".")
+        }
+        if not stems:
+            raise BitstreamError(f"{path}: no .npz or .bin file in it; give the encoder's --output")
+        return [(stem, os.path.relpath(stem, path)) for stem in sorted(stems)]
+    stem, suffix = os.path.splitext(path)
+    if suffix not in (".npz", ".bin") or not os.path.exists(path):
+        cause = "neither .npz nor .bin" if os.path.exists(path) else "no such file or folder"
+        raise BitstreamError(f"{path}: {cause}; give what the encoder wrote")
+    return [(stem, os.path.basename(stem))]
+
+
+def _read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise BitstreamError(
+            f"{path}: missing; both files of an image are needed, copy it beside the other"
+        ) from error
+    except OSError as error:
+        raise BitstreamError(
+            f"{path}: cannot be read: {error.strerror}; check what it is and its permissions"
+        ) from error
+
+
+def _decode(codec, stem, target):
+    """Decodes one image; returns what to print, and the seconds it took."""
+    from gmm_attention.images import write_png
+
+    names = f"{stem}.npz", f"{stem}.bin"
+    npz, y_string = (_read(name) for name in names)
+    begin = time.monotonic()
+    with batch.about(names[0]):
+        image = codec.decode(npz, y_string, names)
+    seconds = time.monotonic() - begin
+    batch.make_folder_of(target)
+    write_png(target, image)
+    height, width = image.shape[:2]
+    return f"{names[0]} -> {target} ({width}x{height})\nTime: {seconds:.2f} s\n", seconds
+
+
+def _run(args):
+    found = _find_coded(args.input)
+    codec, start_up = batch.start(args.model, args.device)
+    results = batch.process_all(
+        found,
+        lambda job: _decode(codec, job[0], os.path.join(args.output, f"{job[1]}.png")),
+        args.quiet,
+    )
+    if not args.quiet:
+        failed = f", {len(found) - len(results)} failed" if len(results) < len(found) else ""
+        mean = f": on average {sum(results) / len(results):.2f} s" if results else ""
+        print(f"{len(results)} images{failed}{mean}; start-up {start_up:.1f} s")
+    return 0 if len(results) == len(found) else 1
+
+
+def main(argv=None):
+    """The command `gmm-decode`. Returns the exit status."""
+    parser = batch.parser(
+        "decoder.py",
+        "Decodes what encoder.py wrote: NAME.npz and NAME.bin to NAME.png.",
+        default_input="images",
+        default_output="recon",
+        input_help="a folder searched recursively, or one .npz or .bin file",
+    )
+    args = parser.parse_args(argv)
+    return batch.guarded(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What several test files need: the tiny model, a model of another N, the reference's folder."""
+
+import functools
+import os
+from pathlib import Path
+
+# TensorFlow would report its start among the results.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT.parent / "shared" / "reference"
+
+# A busy machine is no failure.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def tiny_path():
+    """The small exported model (N = 8) that is committed with the tests."""
+    return ROOT / "tests" / "data" / "tiny"
+
+
+@functools.cache
+def load_once(path):
+    """What image_codec.load does; tests that put this in its place load each model once."""
+    from gmm_attention import export
+    from gmm_attention.codec.image_codec import ImageCodec
+
+    return ImageCodec(*export.load(path), name=path)
+
+
+@pytest.fixture(scope="session")
+def tiny_codec(tiny_path):
+    return load_once(str(tiny_path))
+
+
+@pytest.fixture(scope="session")
+def trained_path(tmp_path_factory, tiny_path):
+    """The tiny model as a training checkpoint, with weights that no export has rounded."""
+    from gmm_attention import checkpoints, export
+    from gmm_attention.model.layers import rdft_matrix
+
+    model, _, settings = export.load(str(tiny_path))
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, array in checkpoints.plain_arrays(model).items():
+        array = array * rng.normal(1, 1e-3, array.shape)
+        if array.shape[:2] == (3, 3):
+            name, array = f"{name}_rdft", rdft_matrix(3).T @ array.reshape(9, -1)
+        arrays[name] = array.astype(np.float32)
+    path = tmp_path_factory.mktemp("models") / "trained"
+    del settings["exported"], settings["fingerprint"]
+    checkpoints.save(str(path), arrays, settings)
+    return path
+
+
+@pytest.fixture(scope="session")
+def other_path(tmp_path_factory):
+    """A training checkpoint of random weights, N = 16."""
+    from gmm_attention import checkpoints
+
+    model = checkpoints.build_model(16, 3, True)
+    path = tmp_path_factory.mktemp("models") / "n16"
+    arrays = {name: variable.numpy() for name, variable in checkpoints.variables(model).items()}
+    checkpoints.save(str(path), arrays, model.get_config())
+    return path
+
+
+@pytest.fixture(scope="session")
+def photograph():
+    """uint8 [160, 200, 3]."""
+    return iio.imread(ROOT / "valid" / "chelsea.png")[80:240, 100:300]
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The folder of what the original code computed."""
+    if not REFERENCE.is_dir():
+        pytest.skip("needs ../shared/reference, outside this repository")
+    return REFERENCE
