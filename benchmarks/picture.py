@@ -1,6 +1,6 @@
 """One crop three times: the photograph, this codec, and JPEG at the nearest rate below or equal.
 
-    python benchmarks/picture.py IMAGE OUT.png --crop X Y WIDTH HEIGHT [--model models/NAME]
+python benchmarks/picture.py IMAGE OUT.png --crop X Y WIDTH HEIGHT [--model models/NAME]
 """
 
 import argparse

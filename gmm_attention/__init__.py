@@ -1,11 +1,11 @@
 """Learned image compression with discretized Gaussian mixture likelihoods and attention modules.
 
-    import gmm_attention as ga
+import gmm_attention as ga
 
-    codec = ga.load("models/NAME")
-    data = codec.compress(image)       # uint8 [H, W, 3] -> bytes
-    image = codec.decompress(data)     # bytes -> uint8 [H, W, 3]
-    arrays = codec.inspect(image)      # y, z, phi, the mixture, x_hat, bits
+codec = ga.load("models/NAME")
+data = codec.compress(image)       # uint8 [H, W, 3] -> bytes
+image = codec.decompress(data)     # bytes -> uint8 [H, W, 3]
+arrays = codec.inspect(image)      # y, z, phi, the mixture, x_hat, bits
 """
 
 from gmm_attention.errors import BitstreamError, CheckpointError, CodecError, ImageError

@@ -67,9 +67,7 @@ def pack(coded, fingerprint):
     """
     if max(coded.height, coded.width) > _LARGEST_SIDE:
         raise ImageError(f"an image of {coded.width}x{coded.height} pixels is too large to code")
-    npz = _FIXED.pack(
-        MAGIC, VERSION, fingerprint, zlib.crc32(coded.y_string), coded.latents_check
-    )
+    npz = _FIXED.pack(MAGIC, VERSION, fingerprint, zlib.crc32(coded.y_string), coded.latents_check)
     npz += _varint(coded.height) + _varint(coded.width) + coded.flags + coded.z_string
     return npz + _CHECKSUM.pack(zlib.crc32(npz)), coded.y_string
 

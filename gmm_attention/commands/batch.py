@@ -12,9 +12,9 @@ from gmm_attention.errors import BitstreamError, CodecError
 DEFAULT_MODEL = os.path.join("models", "mse-0.0032-n48")
 
 
-def parser(prog, description, default_input, default_output, input_help):
+def parser(description, default_input, default_output, input_help):
     """An argument parser with the options that both programs have."""
-    result = argparse.ArgumentParser(prog=prog, description=description)
+    result = argparse.ArgumentParser(description=description)
     add = result.add_argument
     add("--input", metavar="PATH", default=default_input, help=f"{input_help} ({default_input})")
     add(

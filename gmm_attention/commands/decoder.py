@@ -85,7 +85,6 @@ def _run(args):
 def main(argv=None):
     """The command `gmm-decode`. Returns the exit status."""
     parser = batch.parser(
-        "decoder.py",
         "Decodes what encoder.py wrote: NAME.npz and NAME.bin to NAME.png.",
         default_input="images",
         default_output="recon",

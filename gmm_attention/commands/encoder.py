@@ -90,7 +90,6 @@ def _run(args):
 def main(argv=None):
     """The command `gmm-encode`. Returns the exit status."""
     parser = batch.parser(
-        "encoder.py",
         "Compresses photographs: NAME.png to NAME.npz (header and z) and NAME.bin (y).",
         default_input="valid",
         default_output="images",
