@@ -53,8 +53,8 @@ def train(args):
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0) + float(value)
         if count % 100 == 0 or progress == 1:
-            means = " ".join(f"{name} {value / 100:.5g}" for name, value in sums.items())
-            print(f"step {count} ({progress:.1%}) {means}", flush=True)
+            means = (f"{name} {value / (count % 100 or 100):.5g}" for name, value in sums.items())
+            print(f"step {count} ({progress:.1%})", *means, flush=True)
             sums = {}
         if count % 1000 == 0 or progress == 1:
             settings = {

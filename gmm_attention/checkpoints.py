@@ -105,9 +105,10 @@ def assign(model, arrays, source, stored_name=str):
         if name in arrays and np.shape(arrays[name]) != tuple(variable.shape)
     ]
     problems += [
-        f"{name} holds values that are not finite"
+        f"{name} holds values that are not finite numbers"
         for name in sorted(stored)
-        if name in arrays and not np.all(np.isfinite(arrays[name]))
+        if name in arrays
+        and not (np.asarray(arrays[name]).dtype.kind in "fiu" and np.isfinite(arrays[name]).all())
     ]
     if problems:
         raise CheckpointError(f"{source}: does not fit the model: {'; '.join(problems)}")

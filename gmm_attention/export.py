@@ -41,12 +41,9 @@ def export_arrays(model, tables):
       dict of str to numpy array.
 
     Raises:
-      CheckpointError: a weight is not finite or outside the bounds of the exact arithmetic.
+      CheckpointError: a weight is outside the bounds of the exact arithmetic.
     """
     arrays = checkpoints.plain_arrays(model)
-    for name, array in arrays.items():
-        if not np.all(np.isfinite(array)):
-            raise CheckpointError(f"{name} holds values that are not finite; train again")
     bottleneck = model.entropy_bottleneck
     exported = quantization.integer_arrays(
         {
@@ -130,9 +127,15 @@ def load(path):
       CheckpointError: nothing there, or missing, unknown or misshapen weights, or weights that
         the exact arithmetic cannot take.
     """
+    path = path[: -len(".index")] if path.endswith(".index") else path
     if reader.is_tf1_checkpoint(path):
         trained, tables = reader.read(path)
-        settings, exported = trained.get_config(), None
+        settings = {
+            "num_filters": trained.num_filters,
+            "num_mixtures": trained.num_mixtures,
+            "attention": trained.has_attention,
+        }
+        exported = None
     else:
         arrays, settings = checkpoints.load(path)
         exported, tables = arrays if settings.get("exported") else None, None

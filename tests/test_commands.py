@@ -173,6 +173,28 @@ def test_a_gpu_that_is_not_there_is_reported(tiny_path, tmp_path):
     assert files(tmp_path) == []
 
 
+@pytest.mark.parametrize("reader", ["a terminal of another encoding", "one that has gone"])
+def test_what_is_printed_does_not_stop_the_work(photograph, tiny_path, tmp_path, reader):
+    (tmp_path / "in").mkdir()
+    for name in ("caf\udce9.png", "été.png", "z.png"):
+        iio.imwrite(tmp_path / "in" / name, photograph[:20, :20])
+    command = [sys.executable, ROOT / "encoder.py", "--input", tmp_path / "in"]
+    command += ["--output", tmp_path / "out", "--model", tiny_path]
+    gone = reader == "one that has gone"
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8" if gone else "ascii"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    if gone:
+        process.stdout.close()
+    error = process.stderr.read()
+    assert (process.wait(), error) == (1 if gone else 0, b"")
+    if not gone:
+        assert len(files(tmp_path / "out")) == 6
+
+
 # In this process, with each model loaded once.
 
 
@@ -239,7 +261,7 @@ def test_a_single_file_is_coded_and_decoded(run, photographs, tiny_codec):
     assert files("coded") == ["1.bin", "1.npz"]
     _, _, y_hat = tiny_codec.encode(iio.imread("photos/1.png"))
     expected = tiny_codec.reconstruct(y_hat, 159, 21)
-    for suffix in (".npz", ".bin"):
+    for suffix in (".npz", ".bin", ""):
         finished = run(decoder, "--input", f"coded/1{suffix}", "--output", f"decoded {suffix}")
         assert finished.status == 0 and finished.err == ""
         assert files(f"decoded {suffix}") == ["1.png"]

@@ -62,15 +62,27 @@ def test_summary_and_config_describe_the_model(model):
     text = "\n".join(lines)
     for name in ("analysis", "synthesis", "hyper_analysis", "hyper_synthesis", "entropy"):
         assert name in text
-    assert Cheng2020(**model.get_config()).num_filters == 8
+    for rdft in (True, False):
+        other = Cheng2020.from_config(Cheng2020(24, 5, False, rdft, name="other").get_config())
+        assert (other.num_filters, other.num_mixtures, other.has_attention) == (24, 5, False)
+        assert (other.rdft, other.name) == (rdft, "other")
 
 
-def test_save_weights_and_load_weights_restore_the_model(model, x, tmp_path):
-    model.save_weights(tmp_path / "model.h5")
-    other = checkpoints.build_model(8, 3, attention=True)
-    assert not np.array_equal(other(x)[0], model(x)[0])
-    other.load_weights(tmp_path / "model.h5")
-    np.testing.assert_array_equal(other(x)[0], model(x)[0])
+@pytest.mark.parametrize("file", ["model.h5", "model.weights.h5", "model"])
+def test_save_weights_and_load_weights_restore_every_variable(file, tmp_path):
+    model, other = (checkpoints.build_model(8, 3, attention=True) for _ in range(2))
+    for i, variable in enumerate(checkpoints.variables(model).values()):
+        variable.assign_add(tf.ones_like(variable) * (i + 1) / 1000)
+    model.save_weights(str(tmp_path / file))
+    other.load_weights(str(tmp_path / file))
+    restored = checkpoints.variables(other)
+    for name, variable in checkpoints.variables(model).items():
+        np.testing.assert_array_equal(restored[name], variable)
+
+
+def test_sides_that_are_no_multiples_of_64_are_refused(model):
+    with pytest.raises(ValueError, match="multiples of 64"):
+        model(tf.zeros([1, 64, 100, 3]))
 
 
 def test_all_variables_are_named_and_trainable(model):

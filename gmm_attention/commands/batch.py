@@ -65,10 +65,6 @@ def start(model, device):
         )
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    elif gpus:
-        # The same bytes every time, and pixels within rounding of a CPU's.
-        tf.config.experimental.enable_op_determinism()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
     codec = image_codec.load(model)
     # TensorFlow makes its plan of each transform at its first run.
     codec.decompress(codec.compress(np.zeros([64, 64, 3], np.uint8)))
@@ -139,13 +135,20 @@ def make_folder_of(path):
         ) from error
 
 
-def guarded(main):
+def guarded(main, quiet):
     """Runs main(); the exit status is 1, with one line on stderr, after a CodecError."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if quiet else logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         return main()
     except CodecError as error:
         print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -12,7 +12,7 @@ def _find_coded(path):
     """Finds coded images.
 
     Args:
-      path: a folder, searched recursively, or one of an image's two files.
+      path: a folder, searched recursively, or one of an image's two files, or what both share.
 
     Returns:
       list of (path without .npz and .bin, the same relative to the folder), sorted.
@@ -23,7 +23,7 @@ def _find_coded(path):
     if os.path.isdir(path):
         stems = {
             os.path.join(folder, name[:-4])
-            for folder, _, names in os.walk(path)
+            for folder, _, names in os.walk(path, onerror=_refuse_folder)
             for name in names
             if name.endswith((".npz", ".bin")) and not name.startswith(".")
         }
@@ -31,10 +31,18 @@ def _find_coded(path):
             raise BitstreamError(f"{path}: no .npz or .bin file in it; give the encoder's --output")
         return [(stem, os.path.relpath(stem, path)) for stem in sorted(stems)]
     stem, suffix = os.path.splitext(path)
-    if suffix not in (".npz", ".bin") or not os.path.exists(path):
+    if os.path.exists(f"{path}.npz") or os.path.exists(f"{path}.bin"):
+        stem = path
+    elif suffix not in (".npz", ".bin") or not os.path.exists(path):
         cause = "neither .npz nor .bin" if os.path.exists(path) else "no such file or folder"
         raise BitstreamError(f"{path}: {cause}; give what the encoder wrote")
     return [(stem, os.path.basename(stem))]
+
+
+def _refuse_folder(error):
+    raise BitstreamError(
+        f"{error.filename}: cannot be read: {error.strerror}; check its permissions"
+    ) from error
 
 
 def _read(path):
@@ -91,7 +99,7 @@ def main(argv=None):
         input_help="a folder searched recursively, or one .npz or .bin file",
     )
     args = parser.parse_args(argv)
-    return batch.guarded(lambda: _run(args))
+    return batch.guarded(lambda: _run(args), args.quiet)
 
 
 if __name__ == "__main__":

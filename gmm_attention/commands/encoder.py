@@ -96,7 +96,7 @@ def main(argv=None):
         input_help="an image (PNG, JPEG, WebP, BMP, TIFF), or a folder searched recursively",
     )
     args = parser.parse_args(argv)
-    return batch.guarded(lambda: _run(args))
+    return batch.guarded(lambda: _run(args), args.quiet)
 
 
 if __name__ == "__main__":

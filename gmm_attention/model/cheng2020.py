@@ -25,6 +25,7 @@ class Cheng2020(tf.keras.Model):
       num_mixtures: K of the paper (3 there), 1 to 5.
       attention: with the four attention modules, or without (the paper's ablation).
       rdft: store 3x3 kernels by their real DFT, as in training, or as they are.
+      name: of the Keras model.
 
     Raises:
       ValueError: num_filters is not a positive multiple of 8, or num_mixtures not in 1..5.
@@ -32,8 +33,10 @@ class Cheng2020(tf.keras.Model):
     Source: Cheng, Sun, Takeuchi, Katto, CVPR 2020; original network.py.
     """
 
-    def __init__(self, num_filters=128, num_mixtures=3, attention=True, rdft=True):
-        super().__init__(name="cheng2020")
+    def __init__(
+        self, num_filters=128, num_mixtures=3, attention=True, rdft=True, name="cheng2020"
+    ):
+        super().__init__(name=name)
         if num_filters <= 0 or num_filters % 8:
             raise ValueError(f"num_filters must be a positive multiple of 8, not {num_filters}")
         if not 1 <= num_mixtures <= 5:
@@ -41,6 +44,7 @@ class Cheng2020(tf.keras.Model):
         self.num_filters = num_filters
         self.num_mixtures = num_mixtures
         self.has_attention = attention
+        self.rdft = rdft
         self.analysis = transforms.Analysis(num_filters, attention, rdft)
         self.synthesis = transforms.Synthesis(num_filters, attention, rdft)
         self.hyper_analysis = transforms.hyper_analysis(num_filters, rdft)
@@ -60,7 +64,12 @@ class Cheng2020(tf.keras.Model):
         Returns:
           x_hat: [B, H, W, 3] float32, not clipped.
           likelihoods: a dict, "y" [B, H/16, W/16, N] and "z" [B, H/64, W/64, N].
+
+        Raises:
+          ValueError: H or W is known and no multiple of 64.
         """
+        if any(side is not None and side % 64 for side in x.shape[1:3]):
+            raise ValueError(f"sides of x must be multiples of 64, not {list(x.shape[1:3])}")
         y = self.analysis(x)
         z = self.hyper_analysis(y)
         noise_y, noise_z = (None, None) if noise is None else noise
@@ -76,4 +85,6 @@ class Cheng2020(tf.keras.Model):
             "num_filters": self.num_filters,
             "num_mixtures": self.num_mixtures,
             "attention": self.has_attention,
+            "rdft": self.rdft,
+            "name": self.name,
         }

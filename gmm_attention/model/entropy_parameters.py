@@ -36,7 +36,7 @@ class EntropyParameters(tf.keras.Model):
         """
         y_hat, phi = inputs
         t = self.layer_0(tf.concat([self.masked(y_hat), phi], axis=-1))
-        t = tf.cast(self.layer_2(self.layer_1(t)), tf.float32)
+        t = self.layer_2(self.layer_1(t))
         blocks = tf.split(t, 3 * self.num_mixtures, axis=-1)
         logits, means, scales = (tf.stack(blocks[i::3], axis=-1) for i in range(3))
         return tf.nn.softmax(logits), means, tf.abs(scales)

@@ -90,6 +90,15 @@ class Convolution(tfc.SignalConv2D):
             self.kernel_parameter = RDFTParameter(initial_value, name="kernel")
         super().build(input_shape)
 
+    # Keras' own, for `.weights.h5`, pass over tensorflow-compression's parameters.
+    def save_own_variables(self, store):
+        for i, variable in enumerate(self.weights):
+            store[str(i)] = variable.numpy()
+
+    def load_own_variables(self, store):
+        for i, variable in enumerate(self.weights):
+            variable.assign(store[str(i)])
+
 
 class GDN(tfc.GDN):
     """Generalized divisive normalization with the original's square and square root."""
@@ -165,7 +174,4 @@ class MaskedConvolution(tf.keras.layers.Layer):
     def call(self, y_hat):
         mask = np.zeros([5, 5, 1, 1], np.float32)
         mask[:2] = mask[2, :2] = 1
-        kernel = tf.cast(self.kernel * mask, y_hat.dtype)
-        return tf.nn.bias_add(
-            tf.nn.conv2d(y_hat, kernel, 1, "SAME"), tf.cast(self.bias, y_hat.dtype)
-        )
+        return tf.nn.bias_add(tf.nn.conv2d(y_hat, self.kernel * mask, 1, "SAME"), self.bias)

@@ -38,12 +38,11 @@ def _settings(arrays, prefix):
                 f"{prefix}: missing or misshapen {name}: not a checkpoint of this codec"
             )
     num_filters = arrays[masked].shape[2]
-    settings = {
+    return {
         "num_filters": num_filters,
         "num_mixtures": arrays[last].shape[3] // max(3 * num_filters, 1),
         "attention": any("/NLAB_" in name for name in arrays),
     }
-    return settings
 
 
 def read(prefix):

@@ -21,7 +21,7 @@ def uniform_noise(batch, height, width, num_filters, seed):
 
 
 class TrainStep:
-    """Adam steps on a built model, with a moving average of its weights.
+    """Adam steps on a built model, on one device, with a moving average of its weights.
 
     Args:
       model: a Cheng2020 whose variables exist.
