@@ -109,6 +109,12 @@ def process_all(jobs, process, quiet):
     return results
 
 
+def count_text(done, total):
+    """`3 images, 1 failed`."""
+    failed = f", {total - done} failed" if done < total else ""
+    return f"{done} image{'' if done == 1 else 's'}{failed}"
+
+
 @contextlib.contextmanager
 def about(path):
     """Puts a file's name before errors of the codec that do not know it."""

@@ -84,9 +84,8 @@ def _run(args):
         args.quiet,
     )
     if not args.quiet:
-        failed = f", {len(found) - len(results)} failed" if len(results) < len(found) else ""
         mean = f": on average {sum(results) / len(results):.2f} s" if results else ""
-        print(f"{len(results)} images{failed}{mean}; start-up {start_up:.1f} s")
+        print(f"{batch.count_text(len(results), len(found))}{mean}; start-up {start_up:.1f} s")
     return 0 if len(results) == len(found) else 1
 
 

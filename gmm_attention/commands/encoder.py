@@ -53,8 +53,7 @@ def _mean(values):
 
 def _summary(results, total, start_up):
     """The last line: means over the images that were coded."""
-    failed = f", {total - len(results)} failed" if len(results) < total else ""
-    text = f"{len(results)} images{failed}"
+    text = batch.count_text(len(results), total)
     if results:
         means = {
             key: _mean([figures[key] for figures in results])
