@@ -116,7 +116,7 @@ def load(path):
     """Reads an exported model, a training checkpoint or a TF1 checkpoint.
 
     Args:
-      path: directory of the first two, prefix of the third (without `.index`).
+      path: str or Path: directory of the first two, prefix or `.index` file of the third.
 
     Returns:
       model: a built Cheng2020 without `rdft`, in float32.
@@ -127,6 +127,7 @@ def load(path):
       CheckpointError: nothing there, or missing, unknown or misshapen weights, or weights that
         the exact arithmetic cannot take.
     """
+    path = str(path)
     path = path[: -len(".index")] if path.endswith(".index") else path
     if reader.is_tf1_checkpoint(path):
         trained, tables = reader.read(path)

@@ -19,8 +19,8 @@ def load(path):
     """Loads a codec.
 
     Args:
-      path: an exported model's or a training checkpoint's directory, or the prefix of a TF1
-        checkpoint of the original (without `.index`).
+      path: str or Path: an exported model's or a training checkpoint's directory, or the prefix
+        of a TF1 checkpoint of the original.
 
     Returns:
       an ImageCodec.
@@ -32,7 +32,7 @@ def load(path):
         # For the whole process: the same bytes every time, and pixels within rounding of a CPU's.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    return ImageCodec(*export.load(str(path)), name=str(path))
+    return ImageCodec(*export.load(path), name=str(path))
 
 
 def _latents_check(z_symbols, y_hat):
