@@ -28,6 +28,8 @@ from gmm_attention.files import write_atomically
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+MAX_PIXELS = 2**28  # that are read, and, counted after padding, that are coded
+
 SIDE_MULTIPLE = 64  # y has 1/16 of the image's sides, z 1/64
 
 # Pillow's modes whose conversion to RGB or RGBA is exact. (A TIFF's YCbCr is not: Pillow takes
@@ -57,7 +59,7 @@ _pillow_limit_lock = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
-def read_image(path, max_pixels=2**28):
+def read_image(path, max_pixels=MAX_PIXELS):
     """Reads a photograph as the codec codes it: 8 bits, RGB, upright, opaque.
 
     - The EXIF orientation is applied. Gray, 1-bit and palette images become RGB.

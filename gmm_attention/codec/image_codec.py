@@ -12,8 +12,6 @@ from gmm_attention.entropy_coding.prediction import Prediction
 from gmm_attention.errors import BitstreamError, ImageError
 from gmm_attention.model import gaussian_mixture
 
-MAX_PIXELS = 2**28  # after padding
-
 
 def load(path):
     """Loads a codec.
@@ -228,7 +226,7 @@ def _z_sides(height, width):
 
 
 def _is_too_large(h, w):
-    return h * w * images.SIDE_MULTIPLE**2 > MAX_PIXELS
+    return h * w * images.SIDE_MULTIPLE**2 > images.MAX_PIXELS
 
 
 def _check_image(image):
@@ -244,5 +242,5 @@ def _check_image(image):
     if _is_too_large(*_z_sides(height, width)):
         raise ImageError(
             f"{width}x{height} pixels, padded to multiples of {images.SIDE_MULTIPLE}, are more "
-            f"than the limit of {MAX_PIXELS}; cut the image into parts"
+            f"than the limit of {images.MAX_PIXELS}; cut the image into parts"
         )
