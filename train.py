@@ -34,13 +34,14 @@ def parse(argv):
 
 def train(args):
     from gmm_attention import checkpoints
+    from gmm_attention.model import variables
     from gmm_attention.training import data
     from gmm_attention.training.step import TrainStep
 
     images = data.read_photographs(args.train, args.crop)
-    model = checkpoints.build_model(args.num_filters, num_mixtures=3, attention=True)
+    model = variables.build_model(args.num_filters, num_mixtures=3, attention=True)
     if args.init_from:
-        checkpoints.assign(model, checkpoints.load(args.init_from)[0], args.init_from)
+        variables.assign(model, checkpoints.load(args.init_from)[0], args.init_from)
     step = TrainStep(model, args.metric)
     batches = data.batches(images, args.batch, args.crop, seed=0)
     print(f"{len(images)} photographs", flush=True)

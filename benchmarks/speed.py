@@ -16,16 +16,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from gmm_attention import checkpoints, export, images  # noqa: E402
+from gmm_attention import export, images  # noqa: E402
 from gmm_attention.codec.image_codec import ImageCodec  # noqa: E402
+from gmm_attention.model import variables  # noqa: E402
 
 NUM_FILTERS = 128
 
 
 def build_codec(x):
     tf.keras.utils.set_random_seed(0)
-    model = checkpoints.build_model(NUM_FILTERS, 3, attention=True, rdft=False)
-    named = checkpoints.variables(model)
+    model = variables.build_model(NUM_FILTERS, 3, attention=True, rdft=False)
+    named = variables.by_name(model)
     last = named["analysis/Block_3/layer_2/kernel"]
     for name, variable in named.items():  # at its initial size GDN's inverse grows without bound
         if name.startswith("synthesis/") and name.endswith("/kernel"):

@@ -16,6 +16,7 @@ import numpy as np
 from gmm_attention import checkpoints
 from gmm_attention.entropy_coding import quantization
 from gmm_attention.errors import CheckpointError, CodecError
+from gmm_attention.model import variables
 from gmm_attention.tf1_import import reader
 
 # The rooms of the network that are coded in integers; the others stay floats.
@@ -43,7 +44,7 @@ def export_arrays(model, tables):
     Raises:
       CheckpointError: a weight is outside the bounds of the exact arithmetic.
     """
-    arrays = checkpoints.plain_arrays(model)
+    arrays = variables.plain_arrays(model)
     bottleneck = model.entropy_bottleneck
     exported = quantization.integer_arrays(
         {
@@ -82,7 +83,7 @@ def float_arrays(exported, num_filters, num_mixtures):
     """The weights of an exported model as floats, for a Cheng2020 without `rdft`.
 
     Returns:
-      dict of str to float array, by the names of `checkpoints.variables`.
+      dict of str to float array, by the names of `variables.by_name`.
     """
     layers = quantization.layers(num_filters, num_mixtures)
     fraction_bits = {layer.name: layer.input_fraction_bits for layer in layers}
@@ -142,25 +143,25 @@ def load(path):
         exported, tables = arrays if settings.get("exported") else None, None
         if exported is None:
             trained = _built(settings, path, rdft=True)
-            checkpoints.assign(trained, arrays, path)
+            variables.assign(trained, arrays, path)
     model = _built(settings, path, rdft=False)
     try:
         if exported is None:
             tables = tables or trained.entropy_bottleneck.range_coder_tables()
             exported = export_arrays(trained, tables)
-            weights = checkpoints.plain_arrays(trained)
+            weights = variables.plain_arrays(trained)
         else:
             quantization.check_integer_arrays(exported)
             weights = float_arrays(exported, settings["num_filters"], settings["num_mixtures"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    checkpoints.assign(model, weights, path)
+    variables.assign(model, weights, path)
     return model, exported, settings
 
 
 def _built(settings, path, rdft):
     try:
-        return checkpoints.build_model(
+        return variables.build_model(
             settings["num_filters"], settings["num_mixtures"], settings["attention"], rdft
         )
     except ValueError as error:

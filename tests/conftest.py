@@ -44,12 +44,13 @@ def tiny_codec(tiny_path):
 def trained_path(tmp_path_factory, tiny_path):
     """The tiny model as a training checkpoint, with weights that no export has rounded."""
     from gmm_attention import checkpoints, export
+    from gmm_attention.model import variables
     from gmm_attention.model.layers import rdft_matrix
 
     model, _, settings = export.load(str(tiny_path))
     rng = np.random.default_rng(0)
     arrays = {}
-    for name, array in checkpoints.plain_arrays(model).items():
+    for name, array in variables.plain_arrays(model).items():
         array = array * rng.normal(1, 1e-3, array.shape)
         if array.shape[:2] == (3, 3):
             name, array = f"{name}_rdft", rdft_matrix(3).T @ array.reshape(9, -1)
@@ -64,10 +65,11 @@ def trained_path(tmp_path_factory, tiny_path):
 def other_path(tmp_path_factory):
     """A training checkpoint of random weights, N = 16."""
     from gmm_attention import checkpoints
+    from gmm_attention.model import variables
 
-    model = checkpoints.build_model(16, 3, True)
+    model = variables.build_model(16, 3, True)
     path = tmp_path_factory.mktemp("models") / "n16"
-    arrays = {name: variable.numpy() for name, variable in checkpoints.variables(model).items()}
+    arrays = {name: variable.numpy() for name, variable in variables.by_name(model).items()}
     checkpoints.save(str(path), arrays, model.get_config())
     return path
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import gmm_attention as ga
 from gmm_attention import checkpoints, export
 from gmm_attention.codec.image_codec import ImageCodec
+from gmm_attention.model import variables
 
 N, K = 8, 3  # of the tiny model
 
@@ -248,7 +249,7 @@ def test_foreign_data_is_no_picture(tiny_codec, data):
 def with_changed_weights(tiny_path, name, change):
     """A codec of the tiny model with one of its arrays changed after it was checked."""
     model, exported, settings = export.load(str(tiny_path))
-    checkpoints.variables(model)[name].assign_add(change * checkpoints.variables(model)[name])
+    variables.by_name(model)[name].assign_add(change * variables.by_name(model)[name])
     return ImageCodec(model, exported, settings, "changed")
 
 
@@ -297,8 +298,8 @@ def test_an_exported_model_can_be_exported_again(tiny_path, tiny_codec, tmp_path
 
 @pytest.mark.parametrize("num_mixtures, attention", [(1, True), (5, False)])
 def test_the_papers_ablations_code_too(photograph, tmp_path, num_mixtures, attention):
-    model = checkpoints.build_model(N, num_mixtures, attention)
-    arrays = {name: variable.numpy() for name, variable in checkpoints.variables(model).items()}
+    model = variables.build_model(N, num_mixtures, attention)
+    arrays = {name: variable.numpy() for name, variable in variables.by_name(model).items()}
     arrays["analysis/Block_3/layer_2/kernel_rdft"] *= 50  # or all would be rounded to zero
     checkpoints.save(tmp_path, arrays, model.get_config())
     codec, image = ga.load(tmp_path), photograph[:70, :70]

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_compression.python.ops import gen_ops
 
-from gmm_attention import checkpoints, export, images
+from gmm_attention import export, images
 from gmm_attention.codec.image_codec import load
-from gmm_attention.model import gaussian_mixture
+from gmm_attention.model import gaussian_mixture, variables
 from gmm_attention.tf1_import import names, reader
 from gmm_attention.training import losses
 
@@ -165,7 +165,7 @@ def training():
     model, _ = reader.read(REFERENCE / "n16" / "model")
     with np.load(REFERENCE / "n16" / "training.npz") as file:
         expected = dict(file)
-    named = {names.original_name(n): v for n, v in checkpoints.variables(model).items()}
+    named = {names.original_name(n): v for n, v in variables.by_name(model).items()}
     return model, named, expected
 
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import gmm_attention as ga
 from gmm_attention import checkpoints
+from gmm_attention.model import variables
 from gmm_attention.tf1_import import names, reader
 
 KERNEL = "entropy_parameter/layer_2/signal_conv2d_2/kernel"
@@ -30,8 +31,8 @@ def write(prefix, arrays):
 def trained(trained_path):
     """The tiny model as a Cheng2020 with the original's real DFTs, and z's tables."""
     arrays, _ = checkpoints.load(trained_path)
-    model = checkpoints.build_model(8, 3, True)
-    checkpoints.assign(model, arrays, trained_path)
+    model = variables.build_model(8, 3, True)
+    variables.assign(model, arrays, trained_path)
     return model, model.entropy_bottleneck.range_coder_tables()
 
 
@@ -39,7 +40,7 @@ def trained(trained_path):
 def arrays(trained):
     """What a checkpoint of the original holds, by its names."""
     model, tables = trained
-    named = {names.original_name(n): v.numpy() for n, v in checkpoints.variables(model).items()}
+    named = {names.original_name(n): v.numpy() for n, v in variables.by_name(model).items()}
     return {**named, **tables}
 
 
@@ -56,7 +57,7 @@ def test_every_variable_is_read_back(tmp_path, trained, arrays):
     model, tables = trained
     read, read_tables = reader.read(str(write(tmp_path / "model-7", arrays)))
     assert read.get_config() == model.get_config()
-    expected, actual = checkpoints.variables(model), checkpoints.variables(read)
+    expected, actual = variables.by_name(model), variables.by_name(read)
     assert set(expected) == set(actual)
     for name in expected:
         np.testing.assert_array_equal(actual[name].numpy(), expected[name].numpy(), name)
@@ -117,7 +118,7 @@ def test_what_training_leaves_in_a_checkpoint_is_no_error(tmp_path, arrays, trai
     }
     read, _ = reader.read(str(write(tmp_path / "model-7", {**arrays, **extras})))
     np.testing.assert_array_equal(
-        checkpoints.variables(read)["analysis/Block_0/layer_2/kernel_rdft"].numpy(), kernel
+        variables.by_name(read)["analysis/Block_0/layer_2/kernel_rdft"].numpy(), kernel
     )
 
 
@@ -229,7 +230,7 @@ def test_the_originals_checkpoints_hold_what_is_expected(reference, tmp_path, na
     """Each stored variable fills one of ours: nothing is missing, nothing left over."""
     model, tables = reader.read(str(reference / name))
     stored = tf.train.load_checkpoint(str(reference / name))
-    ours = {names.original_name(n): v for n, v in checkpoints.variables(model).items()}
+    ours = {names.original_name(n): v for n, v in variables.by_name(model).items()}
     assert set(stored.get_variable_to_shape_map()) == {*ours, *tables}
     for name, variable in ours.items():
         np.testing.assert_array_equal(variable.numpy(), stored.get_tensor(name))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gmm_attention import checkpoints
+from gmm_attention.model import variables
 from gmm_attention.errors import ImageError
 from gmm_attention.images import write_png
 from gmm_attention.training import data
@@ -20,7 +20,7 @@ from gmm_attention.training.step import TrainStep, uniform_noise
 def fresh_step():
     """A function that gives one compiled step, its weights and Adam's state as at the start."""
     tf.keras.utils.set_random_seed(0)
-    step = TrainStep(checkpoints.build_model(8, 3, attention=True), "mse")
+    step = TrainStep(variables.build_model(8, 3, attention=True), "mse")
     for name, variable in step.named.items():
         # At its initial size GDN's inverse blows gradients up so far that the rest vanishes.
         if name.startswith("synthesis/") and "kernel" in name:
@@ -94,9 +94,9 @@ def test_an_unknown_metric_is_refused():
 def test_onednn_does_not_crash_a_train_step():
     """TF 2.14's oneDNN corrupts the heap in a strided 1x1 convolution's gradient."""
     code = (
-        "import numpy as np; from gmm_attention import checkpoints; "
+        "import numpy as np; from gmm_attention.model import variables; "
         "from gmm_attention.training.step import TrainStep; "
-        "step = TrainStep(checkpoints.build_model(8, 3, True), 'mse'); "
+        "step = TrainStep(variables.build_model(8, 3, True), 'mse'); "
         "x = np.random.default_rng(0).integers(0, 256, [2, 128, 128, 3], np.uint8); "
         "print([float(step(x, [0, i], 1e-4, .01)['loss']) > 0 for i in range(3)])"
     )

@@ -4,8 +4,8 @@ import os
 
 import tensorflow as tf
 
-from gmm_attention import checkpoints
 from gmm_attention.errors import CheckpointError
+from gmm_attention.model import variables
 from gmm_attention.tf1_import import names
 
 
@@ -63,7 +63,7 @@ def read(prefix):
     arrays = _read_arrays(prefix)
     settings = _settings(arrays, prefix)
     try:
-        model = checkpoints.build_model(**settings)
+        model = variables.build_model(**settings)
     except ValueError as error:
         raise CheckpointError(f"{prefix}: not a checkpoint of this codec: {error}") from error
     arrays = {n: a for n, a in arrays.items() if not names.TRAINING_STATE.search(n)}
@@ -71,5 +71,5 @@ def read(prefix):
     if missing:
         raise CheckpointError(f"{prefix}: does not fit the model: missing {', '.join(missing)}")
     tables = {name: arrays.pop(name) for name in names.TABLES}
-    checkpoints.assign(model, arrays, prefix, names.original_name)
+    variables.assign(model, arrays, prefix, names.original_name)
     return model, tables

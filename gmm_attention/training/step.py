@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from gmm_attention.checkpoints import variables
+from gmm_attention.model.variables import by_name
 from gmm_attention.training import losses
 
 # The quantiles only follow the density that the other variables make; they may run ahead.
@@ -35,7 +35,7 @@ class TrainStep:
 
     def __init__(self, model, metric, average_decay=0.999, clip_norm=1.0):
         self.model, self.metric, self.clip_norm = model, metric, clip_norm
-        self.named = variables(model)
+        self.named = by_name(model)
         quantiles = "entropy_bottleneck/quantiles"
         self.quantiles = [self.named[quantiles]]
         self.weights = [v for name, v in self.named.items() if name != quantiles]
