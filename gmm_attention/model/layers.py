@@ -82,6 +82,7 @@ class Convolution(tfc.SignalConv2D):
             **kwargs,
         )
         self.rdft = rdft and kernel_support > 1
+        self.operand_dtype = tf.float32
 
     def build(self, input_shape):
         if self.rdft:
@@ -89,6 +90,27 @@ class Convolution(tfc.SignalConv2D):
             initial_value = self.kernel_initializer(shape=shape, dtype=self.variable_dtype)
             self.kernel_parameter = RDFTParameter(initial_value, name="kernel")
         super().build(input_shape)
+
+    def call(self, t):
+        """[B, H, W, C] to [B, H', W', filters], by the strides smaller or larger.
+
+        Operands are rounded to `operand_dtype` first; the result is float32.
+        """
+        if self.strides_up != (1, 1):
+            return super().call(t)
+        # tensorflow-compression's padding, by other means than its EXPLICIT mode, whose gradients
+        # leave oneDNN: half as fast in float32, and 300 times slower in bfloat16.
+        kernel = self.kernel if self.corr else self.kernel[::-1, ::-1]
+        operands = [tf.cast(operand, self.operand_dtype) for operand in (t, kernel)]
+        stride, size = self.strides_down[0], self.kernel_support[0]
+        if stride > 1:
+            around = [size // 2, size // 2]
+            operands[0] = tf.pad(operands[0], [[0, 0], around, around, [0, 0]])
+        t = tf.nn.conv2d(*operands, stride, "SAME" if stride == 1 else "VALID")
+        t = tf.cast(t, tf.float32)
+        if self.use_bias:
+            t = tf.nn.bias_add(t, self.bias)
+        return t if self.activation is None else self.activation(t)
 
     # Keras' own, for `.weights.h5`, pass over tensorflow-compression's parameters.
     def save_own_variables(self, store):
