@@ -1,4 +1,4 @@
-"""Installs the package `gmm_attention` and the commands gmm-encode and gmm-decode.
+"""Installs the package `gmm_attention` and the commands gmm-encode, gmm-decode and gmm-train.
 
 Models are not part of the package: an installed command takes one by --model, or looks for a
 default in ./models.
@@ -69,6 +69,7 @@ setup(
         "console_scripts": [
             "gmm-encode = gmm_attention.commands.encoder:main",
             "gmm-decode = gmm_attention.commands.decoder:main",
+            "gmm-train = gmm_attention.commands.train:main",
         ]
     },
     classifiers=[

@@ -15,3 +15,7 @@ class BitstreamError(CodecError):
 
 class CheckpointError(CodecError):
     """Weights that are missing, unknown, misshapen or outside the exact arithmetic's bounds."""
+
+
+class TrainingError(CodecError):
+    """Training that cannot go on: a loss that is not finite, or options that do not fit."""

@@ -14,7 +14,6 @@ import threading
 import unicodedata
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
@@ -59,7 +58,7 @@ _pillow_limit_lock = threading.Lock()
 _logger = logging.getLogger(__name__)
 
 
-def read_image(path, max_pixels=MAX_PIXELS):
+def read_image(path, max_pixels=MAX_PIXELS, file=None):
     """Reads a photograph as the codec codes it: 8 bits, RGB, upright, opaque.
 
     - The EXIF orientation is applied. Gray, 1-bit and palette images become RGB.
@@ -78,6 +77,8 @@ def read_image(path, max_pixels=MAX_PIXELS):
       path: str or Path of a PNG, JPEG, WebP, BMP or TIFF file, told apart by content, not by name.
       max_pixels: images of more pixels are refused before they are decoded. Takes the place of
         Pillow's own limit.
+      file: binary file, seekable, that is read from its start in place of opening the path, which
+        then only names it in errors. It stays open.
 
     Returns:
       uint8 [H, W, 3], 0..255.
@@ -86,24 +87,27 @@ def read_image(path, max_pixels=MAX_PIXELS):
       ImageError: the file is missing, not readable, not such an image, damaged, too large, or
         refused for a reason above.
     """
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read: {error.strerror}; check the name and its permissions"
-        ) from error
-    with file:
-        with _pillow_errors(path):
-            head = file.read(16)
-        if not head:
-            raise ImageError(f"{path}: the file is empty; copy or export it again")
-        reader = _reader(head)
-        if reader is None:
-            raise ImageError(f"{path}: not a PNG, JPEG, WebP, BMP or TIFF file; convert it to PNG")
-        # Pillow's readers of these two kinds check its own limit of pixels.
-        checks_limit = reader in (TiffImageFile, WebPImageFile)
-        with _no_pillow_limit() if checks_limit else contextlib.nullcontext():
-            return _read(lambda: _open(reader, file, path, max_pixels), path)
+    with _image_in(path, max_pixels, file) as open_image:
+        return _read(open_image, path)
+
+
+def read_size(path, max_pixels=MAX_PIXELS, file=None):
+    """Reads the height and width of an image from its header; no pixel is decoded.
+
+    They are those of the stored picture: EXIF orientation may turn it, which swaps them.
+
+    Args:
+      path, max_pixels, file: as for `read_image`.
+
+    Returns:
+      height, width in pixels.
+
+    Raises:
+      ImageError: as `read_image`, as far as a header tells.
+    """
+    with _image_in(path, max_pixels, file) as open_image:
+        width, height = open_image().size
+    return height, width
 
 
 def write_png(path, image):
@@ -119,6 +123,9 @@ def write_png(path, image):
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
+    # Here, for programs that only read images, such as training, do without imageio.
+    import imageio.v3 as iio
+
     data = iio.imwrite("<bytes>", image, extension=".png", plugin="pillow", is_batch=False)
     try:
         write_atomically({path: data})
@@ -200,22 +207,38 @@ def find_images(path):
             ) from error
         raise ImageError(f"{path}: neither a file nor a folder; give one of them")
 
-    relatives = []
-    for folder, subfolders, files in os.walk(top, onerror=_refuse_folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or not name.lower().endswith(IMAGE_SUFFIXES):
-                continue
-            found = Path(folder, name)
-            # A broken link is kept, for its reader to complain of; a pipe would block it.
-            if os.path.isfile(found) or not os.path.exists(found):
-                relatives.append(found.relative_to(top).as_posix())
+    relatives = list_files(top, IMAGE_SUFFIXES)
     if not relatives:
         raise ImageError(
             f"{path}: no image in this folder; its files should end in {', '.join(IMAGE_SUFFIXES)}"
         )
-    relatives.sort()
     return [(top / relative, name) for relative, name in zip(relatives, _distinct_names(relatives))]
+
+
+def list_files(folder, suffixes):
+    """Lists the files of a folder and its sub-folders, by the rules of `find_images`.
+
+    Args:
+      folder: str or Path of a folder.
+      suffixes: tuple of the suffixes wanted, in lower case; those of files may be in any case.
+
+    Returns:
+      Sorted list of paths relative to the folder, str with "/" between their parts.
+
+    Raises:
+      ImageError: a folder cannot be listed.
+    """
+    relatives = []
+    for subfolder, subfolders, files in os.walk(folder, onerror=_refuse_folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            if name.startswith(".") or not name.lower().endswith(suffixes):
+                continue
+            found = Path(subfolder, name)
+            # A broken link is kept, for its reader to complain of; a pipe would block it.
+            if os.path.isfile(found) or not os.path.exists(found):
+                relatives.append(found.relative_to(folder).as_posix())
+    return sorted(relatives)
 
 
 def _reader(head):
@@ -243,6 +266,33 @@ def _no_pillow_limit():
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextlib.contextmanager
+def _image_in(path, max_pixels, file):
+    """Gives, while the file is open, a function without arguments that returns `_open` of it."""
+    if file is not None:
+        opened = contextlib.nullcontext(file)
+    else:
+        try:
+            opened = open(path, "rb")
+        except OSError as error:
+            raise ImageError(
+                f"{path}: cannot be read: {error.strerror}; check the name and its permissions"
+            ) from error
+    with opened as file:
+        with _pillow_errors(path):
+            file.seek(0)
+            head = file.read(16)
+        if not head:
+            raise ImageError(f"{path}: the file is empty; copy or export it again")
+        reader = _reader(head)
+        if reader is None:
+            raise ImageError(f"{path}: not a PNG, JPEG, WebP, BMP or TIFF file; convert it to PNG")
+        # Pillow's readers of these two kinds check its own limit of pixels.
+        checks_limit = reader in (TiffImageFile, WebPImageFile)
+        with _no_pillow_limit() if checks_limit else contextlib.nullcontext():
+            yield lambda: _open(reader, file, path, max_pixels)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from gmm_attention.images import (
     find_images,
     pad,
     read_image,
+    read_size,
     write_png,
 )
 
@@ -473,6 +474,40 @@ def test_images_module_does_without_tensorflow():
     code = "import sys, gmm_attention.images; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parent.parent
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_reading_does_without_imageio():
+    code = "import sys, gmm_attention.images; sys.exit('imageio' in sys.modules)"
+    root = Path(__file__).parent.parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_open_file_is_read_in_place_of_the_path_and_stays_open(read, kind):
+    data = encoded(Image.fromarray(noise(30, 20, 3)), **EVERY_KIND[kind])
+    file = io.BytesIO(data)
+    file.seek(9)  # wherever its last reader left it
+    for _ in range(2):
+        np.testing.assert_array_equal(read_image("no such file", file=file), read(data))
+        assert read_size("no such file", file=file) == (30, 20)
+    assert not file.closed
+
+
+def test_errors_in_an_open_file_name_the_path():
+    for data in (b"", b"some text", b"\x89PNG\r\n\x1a\n"):
+        for function in (read_image, read_size):
+            with pytest.raises(ImageError, match="^a.tar/b.png: "):
+                function("a.tar/b.png", file=io.BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_size_is_read_without_the_pixels(tmp_path, kind, monkeypatch):
+    path = tmp_path / "some image"
+    path.write_bytes(encoded(Image.fromarray(noise(30, 20, 3)), **EVERY_KIND[kind]))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
+    assert read_size(path) == (30, 20)
+    with pytest.raises(ImageError, match="20x30 pixels .* limit of 599; "):
+        read_size(path, max_pixels=599)
 
 
 # Writing.

@@ -1,11 +1,19 @@
-"""One training step: a batch of crops and a seed to new weights."""
+"""One training step: a batch of crops and a seed to new weights, and the measure of an image."""
 
+import numpy as np
 import tensorflow as tf
 
-from gmm_attention.model.variables import by_name
-from gmm_attention.training import losses
+from gmm_attention import images
+from gmm_attention.evaluation.metrics import ms_ssim, psnr
+from gmm_attention.model import variables
+from gmm_attention.model.layers import Convolution
+from gmm_attention.training import losses, state
+
+# Adam's, as in TensorFlow 1, whose default epsilon is not that of Keras.
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 # The quantiles only follow the density that the other variables make; they may run ahead.
+QUANTILES = "entropy_bottleneck/quantiles"
 QUANTILES_RATE = 20
 
 
@@ -20,63 +28,257 @@ def uniform_noise(batch, height, width, num_filters, seed):
     )
 
 
+def build_model(num_filters, num_mixtures, attention, bfloat16=False):
+    """A Cheng2020 to train, at its first weights.
+
+    Args:
+      bfloat16: round the operands of analysis' and synthesis' convolutions to bfloat16.
+    """
+    model = variables.build_model(num_filters, num_mixtures, attention)
+    for name, variable in variables.by_name(model).items():
+        # As initialised, each inverse GDN multiplies by some ten: x_hat would start at 10^5 and
+        # more, and its gradient drown all others.
+        if name.startswith("synthesis/") and "kernel" in name:
+            variable.assign(0.5 * variable)
+    if bfloat16:
+        for transform in (model.analysis, model.synthesis):
+            for layer in transform.submodules:
+                if isinstance(layer, Convolution):
+                    layer.operand_dtype = tf.bfloat16
+    return model
+
+
+def _part_of_cluster(resolver):
+    """This process' number among those of a cluster resolver, and how many they are."""
+    cluster = resolver.cluster_spec() if resolver else {}
+    if not cluster:
+        return 0, 1
+    tasks = [
+        (job, i) for job in ("chief", "worker") for i in range(len(cluster.as_dict().get(job, ())))
+    ]
+    return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
+
+
 class TrainStep:
-    """Adam steps on a built model, on one device, with a moving average of its weights.
+    """Adam steps on a model, with a moving average of its weights.
+
+    To be made and called under one tf.distribute strategy, if any: its variables are made in the
+    strategy's scope, and each replica gets its part of a batch. There is no other state than
+    `state`: from equal states, equal arguments give equal results.
 
     Args:
       model: a Cheng2020 whose variables exist.
+      average_model: another of the same kind; its variables become the moving average.
       metric: distortion of the loss, "mse" or "ms-ssim".
       average_decay: share of the moving average that a step keeps, in the long run.
-      clip_norm: largest norm of all gradients together (but the quantiles').
+      clip_norm: largest norm of all gradients together (but the quantiles'), 0 for no limit.
+      xla: compile forward and backward pass by XLA.
 
-    Call with images (uint8 [B, H, W, 3], H and W multiples of 64), seed (int32 [2]),
-    learning_rate and lmbda (float32 scalars); returns the loss and its parts, a dict of scalars.
+    Attributes:
+      state: dict of str to tf.Variable: `weights/NAME`, `average/NAME`, `adam_m/NAME`,
+        `adam_v/NAME`, and two counts: `updates`, which Adam's state has seen, and `averaged`,
+        which the moving average has.
+      part: (number of this process, number of processes), of the strategy's cluster.
+      chief: whether this process, the first of them, writes files.
     """
 
-    def __init__(self, model, metric, average_decay=0.999, clip_norm=1.0):
-        self.model, self.metric, self.clip_norm = model, metric, clip_norm
-        self.named = by_name(model)
-        quantiles = "entropy_bottleneck/quantiles"
-        self.quantiles = [self.named[quantiles]]
-        self.weights = [v for name, v in self.named.items() if name != quantiles]
-        self.optimizer = tf.keras.optimizers.Adam()
-        self.optimizer.build(self.weights)
-        self.quantiles_optimizer = tf.keras.optimizers.Adam()
-        self.quantiles_optimizer.build(self.quantiles)
-        self.average_decay = average_decay
-        self.averages = {n: tf.Variable(v, trainable=False) for n, v in self.named.items()}
-        self._step = tf.function(self._take_step, autograph=False)
+    def __init__(self, model, average_model, metric, average_decay=0.999, clip_norm=1.0, xla=False):
+        self.model, self.average_model = model, average_model
+        self.metric, self.average_decay, self.clip_norm = metric, average_decay, clip_norm
+        self.strategy = tf.distribute.get_strategy()
+        self.part = _part_of_cluster(self.strategy.cluster_resolver)
+        self.chief = self.part[0] == 0
+        self.weights = variables.by_name(model)
+        averages = variables.by_name(average_model)
+        self.state = {}
+        for name, weight in self.weights.items():
+            averages[name].assign(weight)
+            self.state[f"weights/{name}"] = weight
+            self.state[f"average/{name}"] = averages[name]
+            for moment in ("adam_m", "adam_v"):
+                self.state[f"{moment}/{name}"] = tf.Variable(tf.zeros_like(weight), trainable=False)
+        for count in ("updates", "averaged"):
+            # Not integers, which TensorFlow keeps off a GPU; these are exact up to 2^24.
+            self.state[count] = tf.Variable(0.0, trainable=False)
+        self._gradients = tf.function(self.gradients, autograph=False, jit_compile=xla or None)
+        self._step = tf.function(self.step, autograph=False)
+        self._sum = tf.function(self._sum_of_replicas, autograph=False)
+        self._measure = tf.function(
+            self.measure,
+            input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)],
+            autograph=False,
+        )
 
     def __call__(self, images, seed, learning_rate, lmbda):
-        return self._step(
-            images,
+        """Takes a step.
+
+        Args:
+          images: uint8 [B, H, W, 3], H and W multiples of 64: this process' part of the batch,
+            which its replicas share in equal parts.
+          seed: int32 [2], from which the noise is drawn.
+          learning_rate, lmbda: floats.
+
+        Returns:
+          dict of scalar tensors: the loss and its parts (see losses.rate_distortion),
+          `auxiliary_loss`, `gradient_norm`, and `skipped`, 1 where loss or gradients were not
+          finite, so that the state was left as it was.
+        """
+        metrics = self._step(
+            self._shared_out(images),
             tf.constant(seed, tf.int32),
             tf.constant(learning_rate, tf.float32),
             tf.constant(lmbda, tf.float32),
         )
+        return {k: self.strategy.experimental_local_results(v)[0] for k, v in metrics.items()}
 
-    def _take_step(self, images, seed, learning_rate, lmbda):
+    def _shared_out(self, images):
+        replicas = self.strategy.num_replicas_in_sync // self.part[1]
+        if replicas == 1:
+            return tf.constant(images)
+        parts = np.split(images, replicas)
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group % replicas])
+        )
+
+    def step(self, images, seed, learning_rate, lmbda):
+        """`__call__` as a graph, of tensors or the strategy's distributed values."""
+        return self.strategy.run(self._replica_step, (images, seed, learning_rate, lmbda))
+
+    def gradients(self, images, seed, lmbda, part, parts):
+        """The loss of one part of a batch, and its gradients.
+
+        Args:
+          images: uint8 [B, H, W, 3]: part number `part` of `parts` of the batch.
+          seed: int32 [2], from which the noise of the whole batch is drawn.
+          lmbda: float32, weight of the distortion.
+
+        Returns:
+          dict of scalars; list of gradients, in the order of the weights.
+        """
         x = tf.cast(images, tf.float32) / 255
-        noise = uniform_noise(*x.shape[:3], self.model.num_filters, seed)
-        with tf.GradientTape(persistent=True) as tape:
+        batch, height, width, _ = x.shape
+        noise = uniform_noise(parts * batch, height, width, self.model.num_filters, seed)
+        noise = [tf.slice(t, [part * batch, 0, 0, 0], [batch, *t.shape[1:]]) for t in noise]
+        weights = list(self.weights.values())
+        with tf.GradientTape() as tape:
             x_hat, likelihoods = self.model(x, noise=noise)
             metrics = losses.rate_distortion(x, x_hat, likelihoods, lmbda, self.metric)
             auxiliary_loss = self.model.entropy_bottleneck.auxiliary_loss()
-        gradients = tape.gradient(metrics["loss"], self.weights)
-        gradients, norm = tf.clip_by_global_norm(gradients, self.clip_norm)
-        quantiles_gradients = tape.gradient(auxiliary_loss, self.quantiles)
+            # Each reaches variables of its own: the loss all but the quantiles.
+            total = metrics["loss"] + auxiliary_loss
+        return {**metrics, "auxiliary_loss": auxiliary_loss}, tape.gradient(total, weights)
 
-        def update():
-            self.optimizer.learning_rate.assign(learning_rate)
-            self.optimizer.apply_gradients(zip(gradients, self.weights))
-            self.quantiles_optimizer.learning_rate.assign(QUANTILES_RATE * learning_rate)
-            self.quantiles_optimizer.apply_gradients(zip(quantiles_gradients, self.quantiles))
-            # A shorter memory at first, or the average would keep what training began with.
-            steps = tf.cast(self.optimizer.iterations, tf.float32)
-            decay = tf.minimum(self.average_decay, (1 + steps) / (10 + steps))
-            for name, average in self.averages.items():
-                average.assign_sub((1 - decay) * (average - self.named[name]))
+    def _replica_step(self, images, seed, learning_rate, lmbda):
+        context = tf.distribute.get_replica_context()
+        part, parts = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        metrics, gradients = self._gradients(images, seed, lmbda, part, parts)
+        if parts > 1:
+            mean = tf.distribute.ReduceOp.MEAN
+            metrics, gradients = context.all_reduce(mean, (metrics, gradients))
+        norm = tf.linalg.global_norm(
+            [g for name, g in zip(self.weights, gradients) if name != QUANTILES]
+        )
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(metrics["loss"])
+        scale = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else tf.ones([])
+        context.merge_call(self._update, (gradients, finite, scale, learning_rate))
+        return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
+    def _update(self, strategy, gradients, finite, scale, learning_rate):
+        for name, gradient in zip(self.weights, gradients):
+            state = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v", "average")]
+            state += [self.state["updates"], self.state["averaged"]]
+            update = self._update_quantiles if name == QUANTILES else self._update_weight
+            strategy.extended.update(
+                self.weights[name], update, (*state, gradient, finite, scale, learning_rate)
+            )
+        for count in ("updates", "averaged"):
+            strategy.extended.update(self.state[count], self._update_count, (finite,))
+
+    @staticmethod
+    def _update_count(count, finite):
+        count.assign_add(tf.cast(finite, count.dtype))
+
+    def _update_quantiles(self, weight, *args):
+        *state, scale, learning_rate = args
+        return self._update_weight(weight, *state, 1.0, QUANTILES_RATE * learning_rate)
+
+    def _update_weight(
+        self, weight, m, v, average, updates, averaged, gradient, finite, scale, learning_rate
+    ):
+        gradient *= scale
+        # A shorter memory at first, or the average would keep what training began with.
+        decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
+        correction = tf.sqrt(1 - BETA_2 ** (updates + 1)) / (1 - BETA_1 ** (updates + 1))
+        new_m = m + (1 - BETA_1) * (gradient - m)
+        new_v = v + (1 - BETA_2) * (gradient**2 - v)
+        new_weight = weight - learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
+        new_average = average + (1 - decay) * (new_weight - average)
         # A loss or gradient that is not finite never reaches the weights.
-        tf.cond(tf.math.is_finite(norm), update, lambda: None)
-        return {**metrics, "auxiliary_loss": auxiliary_loss, "gradient_norm": norm}
+        for old, new in ((m, new_m), (v, new_v), (weight, new_weight), (average, new_average)):
+            old.assign(tf.where(finite, new, old))
+
+    def agree(self, flag):
+        """Whether any of the strategy's processes says so; all of them must ask."""
+        if self.part[1] == 1:
+            return flag
+        return float(self._sum(tf.constant(float(flag)))) > 0
+
+    def _sum_of_replicas(self, value):
+        def replica_sum(value):
+            context = tf.distribute.get_replica_context()
+            # The copy lies on the replica's device, which an argument does not.
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+        return self.strategy.experimental_local_results(self.strategy.run(replica_sum, (value,)))[0]
+
+    def measure(self, image):
+        """Codes an image with the moving average, by rounding.
+
+        Args:
+          image: uint8 [1, H, W, 3], H and W multiples of 64.
+
+        Returns:
+          bits of y and of z, by their likelihoods, float32; the reconstruction, uint8 [1, H, W, 3].
+        """
+        x_hat, likelihoods = self.average_model(tf.cast(image, tf.float32) / 255)
+        bits = [losses.bits_per_pixel(likelihoods[name], 1) for name in ("y", "z")]
+        return (*bits, tf.cast(tf.round(255 * tf.clip_by_value(x_hat, 0, 1)), tf.uint8))
+
+    def validate(self, image):
+        """Codes an image with the moving average, without files.
+
+        Args:
+          image: uint8 [H, W, 3].
+
+        Returns:
+          dict of floats: `bpp_y`, `bpp_z`, `psnr` (dB), `ms_ssim` (NaN where a side is under 161
+          pixels); the reconstruction, uint8 [H, W, 3].
+        """
+        height, width = image.shape[:2]
+        bits_y, bits_z, padded = self._measure(images.pad(image)[None])
+        reconstruction = images.crop(padded.numpy()[0], height, width)
+        measures = {
+            "bpp_y": float(bits_y) / (height * width),
+            "bpp_z": float(bits_z) / (height * width),
+            "psnr": psnr(image, reconstruction),
+            "ms_ssim": ms_ssim(image, reconstruction) or float("nan"),
+        }
+        return measures, reconstruction
+
+    def arrays(self):
+        """dict of str to numpy array: `state` as it is now."""
+        return {name: variable.numpy() for name, variable in self.state.items()}
+
+    def restore(self, arrays, source):
+        """Takes back what `arrays` gave, or a part of it (see `state.complete`).
+
+        Args:
+          source: file that the arrays come from, for the message.
+
+        Raises:
+          CheckpointError: they do not fit, see `state.complete`.
+        """
+        shapes = {name: tuple(variable.shape) for name, variable in self.state.items()}
+        arrays = state.complete(arrays, shapes, source)
+        for name, variable in self.state.items():
+            variable.assign(arrays[name])

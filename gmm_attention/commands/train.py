@@ -1,0 +1,269 @@
+"""Photographs to trained weights, by the paper's recipe."""
+
+import argparse
+import os
+import sys
+
+from gmm_attention.commands import batch
+from gmm_attention.errors import TrainingError
+from gmm_attention.training import options, recipe, state
+from gmm_attention.training.loop import Loop
+from gmm_attention.training.run_folder import STATE_FILE, RunFolder
+
+DESCRIPTION = """\
+Trains the paper's model on photographs, and goes on with a run that was stopped or killed.
+
+    train.py --train photographs --lambda 0.015
+
+writes runs/mse-0.015-n192 (the log, the last and the best weights, and all that the same command
+needs to go on). The paper's ten points are --point mse-0.0016 -0.0032 -0.0075 (N = 128), -0.015
+-0.03 -0.045 (N = 192), ms-ssim-3 -12 (N = 128), -40 -120 (N = 192); ms-ssim-14 is the authors'
+published checkpoint."""
+
+DEFAULTS = recipe.Recipe()
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_argument_group("what to train")
+    add = what.add_argument
+    add("--point", choices=recipe.POINTS, metavar="NAME", help="metric and lambda of the paper")
+    add("--metric", choices=("mse", "ms-ssim"), help="distortion of the loss (mse)")
+    add(
+        "--num-filters",
+        type=options.number(int, 8),
+        metavar="N",
+        help="channels of y, a multiple of 8 (as in the paper: 128, from lambda 0.015, or 40 for "
+        "MS-SSIM, on 192)",
+    )
+    add(
+        "--num-mixtures",
+        type=options.number(int, 1, 5),
+        metavar="K",
+        help=f"Gaussians in each mixture ({DEFAULTS.num_mixtures})",
+    )
+    add("--attention", action=argparse.BooleanOptionalAction, help="with attention modules (yes)")
+    add(
+        "--init-from",
+        metavar="PATH",
+        help="weights to start from: a checkpoint such as runs/NAME/best, an exported model, or "
+        "the prefix of a TF1 checkpoint; K may differ, N not",
+    )
+    how = parser.add_argument_group("how")
+    options.add_schedule_options(how, DEFAULTS)
+    add = how.add_argument
+    add(
+        "--batch",
+        type=options.number(int, 1),
+        metavar="COUNT",
+        help=f"crops in a step, of all devices together ({DEFAULTS.batch})",
+    )
+    add(
+        "--crop",
+        type=options.number(int, 64),
+        metavar="PIXELS",
+        help=f"side of a crop, a multiple of 64 ({DEFAULTS.crop})",
+    )
+    add(
+        "--clip",
+        dest="clip_norm",
+        type=options.number(float, 0),
+        metavar="NORM",
+        help=f"largest norm of the gradient, 0 for no limit ({DEFAULTS.clip_norm:g})",
+    )
+    add(
+        "--average-decay",
+        type=options.number(float, 0, 0.999999),
+        metavar="SHARE",
+        help="of the moving average of the weights, which validation and the codec take; 0 for "
+        f"none ({DEFAULTS.average_decay})",
+    )
+    add(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of the operands of analysis' and synthesis' convolutions: bfloat16 is faster on "
+        f"processors and GPUs that have it ({DEFAULTS.precision})",
+    )
+    add("--xla", action="store_true", help="compile the step by XLA: for GPUs, slower on a CPU")
+    run = parser.add_argument_group("the run")
+    add = run.add_argument
+    add(
+        "--output",
+        metavar="DIR",
+        help="folder of the run (runs/METRIC-LAMBDA-nN)",
+    )
+    options.add_run_options(run)
+    elsewhere = parser.add_argument_group("training by JAX on machines without TensorFlow")
+    add = elsewhere.add_argument
+    add(
+        "--export",
+        metavar="DIR",
+        help="write the step as a program for XLA, the state of --output or a new one, and "
+        "runner.pyz, which trains with them; needs no photographs",
+    )
+    add(
+        "--half",
+        action="store_true",
+        help="write of that state only the weights and their average, as 16-bit floats",
+    )
+    add(
+        "--validation-size",
+        nargs=2,
+        type=options.number(int, 64),
+        default=(512, 512),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the photographs' middle that an exported program validates on, multiples of 64 "
+        "(512 512)",
+    )
+    add(
+        "--import",
+        dest="import_from",
+        metavar="DIR",
+        help="take the state of runner.pyz, its folder or the pieces that it wrote, into --output",
+    )
+    return parser
+
+
+def _recipe(args, parser):
+    """The command line's Recipe; leaves by parser.error where it makes no sense."""
+    metric, lmbda = args.metric, args.lmbda
+    if args.point:
+        point_metric, point_lmbda = recipe.POINTS[args.point]
+        if metric not in (None, point_metric) or lmbda not in (None, point_lmbda):
+            parser.error("--point gives metric and lambda; leave --metric and --lambda away")
+        metric, lmbda = point_metric, point_lmbda
+    if lmbda is None:
+        parser.error("--lambda or --point is needed")
+    metric = metric or DEFAULTS.metric
+    num_filters = args.num_filters or recipe.paper_num_filters(metric, lmbda)
+    if num_filters % 8:
+        parser.error(f"--num-filters must be a multiple of 8, not {num_filters}")
+    args.metric, args.lmbda, args.num_filters = metric, lmbda, num_filters
+    result = options.apply(args, DEFAULTS)
+    if result.crop % 64:
+        parser.error(f"--crop must be a multiple of 64, not {result.crop}")
+    if metric == "ms-ssim" and result.crop < 192:
+        parser.error("--metric ms-ssim has five scales and needs a --crop of 192 or more")
+    if any(side % 64 for side in args.validation_size):
+        parser.error("--validation-size must be multiples of 64")
+    return result
+
+
+def _strategy(batch_size):
+    """The tf.distribute strategy for what is there: GPUs of this machine, machines of TF_CONFIG."""
+    import tensorflow as tf
+
+    if "TF_CONFIG" in os.environ:
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"TF_CONFIG: {error}; it is JSON with the keys cluster and task"
+            ) from error
+    elif len(tf.config.list_logical_devices("GPU")) > 1:
+        strategy = tf.distribute.MirroredStrategy()
+    else:
+        strategy = tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise TrainingError(
+            f"--batch {batch_size} cannot be shared by {replicas} devices; give a multiple"
+        )
+    return strategy
+
+
+def _train_step(settings, args):
+    """A TrainStep by the recipe, at new weights or those of --init-from."""
+    from gmm_attention.training import initial_weights, step
+
+    arrays = initial_weights.read(args.init_from) if args.init_from else None
+    network = settings.num_filters, settings.num_mixtures, settings.attention
+    model = step.build_model(*network, settings.precision == "bfloat16")
+    if arrays is not None:
+        initial_weights.assign(model, arrays, args.init_from)
+    return step.TrainStep(
+        model,
+        step.build_model(*network),
+        settings.metric,
+        settings.average_decay,
+        settings.clip_norm,
+        args.xla,
+    )
+
+
+def _train(args, settings):
+    if args.import_from:
+        return _import(args)
+    output = args.output or "runs/{metric}-{lambda}-n{num_filters}".format(**settings.settings())
+    # What may be wrong is looked at before TensorFlow, which takes its time.
+    photographs = None if args.export else options.photographs(args, settings.crop)
+    validation = options.validation(args)
+    folder = RunFolder(output)
+    if not args.export:
+        folder.make()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    tf.keras.utils.set_random_seed(settings.seed)
+    strategy = _strategy(settings.batch)
+    with strategy.scope():
+        trainer = _train_step(settings, args)
+        board = None
+        if trainer.chief and not args.export:
+            from gmm_attention.training.board import TensorBoard
+
+            board = TensorBoard(folder.join("tensorboard"))
+        loop = Loop(
+            trainer,
+            settings,
+            photographs,
+            folder,
+            options.intervals(args),
+            validation,
+            args.workers,
+            board,
+        )
+        options.resume(loop, folder)
+        if args.export:
+            from gmm_attention.training import program
+
+            shapes = settings.batch, settings.crop, args.validation_size
+            program.write(trainer, args.export, *shapes, loop.settings(), args.half)
+            print(f"Train with it: python {args.export}/runner.pyz --train PHOTOGRAPHS")
+            return 0
+        return options.run(loop)
+
+
+def _import(args):
+    """Takes a runner's state into --output."""
+    path = os.path.join(args.import_from, STATE_FILE)
+    path = path if os.path.exists(path) else args.import_from
+    arrays, settings = state.load(path)
+    folder = RunFolder(args.output).make()
+    if folder.has_state():
+        raise TrainingError(f"{args.output}: holds a state already; give another --output")
+    arrays = {name: array.astype("float32") for name, array in arrays.items()}
+    folder.save_state(arrays, settings)
+    print(f"{args.output}: step {settings['step']}")
+    return 0
+
+
+def main(argv=None):
+    """The command `gmm-train`. Returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.import_from:
+        if not args.output:
+            parser.error("--import needs --output")
+        settings = None
+    else:
+        settings = _recipe(args, parser)
+        if not args.export and not args.train:
+            parser.error("--train is needed")
+    return batch.guarded(lambda: _train(args, settings), quiet=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

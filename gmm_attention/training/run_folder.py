@@ -1,0 +1,99 @@
+"""What a training run keeps on disk: its state, its best and last weights, and its logs.
+
+state.npz         all that the run goes on from
+last/, best/      weights.npz, settings.json: the moving average, at the last time that the
+                  state was saved and where validation's loss was lowest
+log.csv           a row for every so many steps, means over them
+validation.csv    a row for each validation
+"""
+
+import csv
+import io
+import os
+
+from gmm_attention import checkpoints
+from gmm_attention.errors import CheckpointError, CodecError
+from gmm_attention.files import write_atomically
+from gmm_attention.training import state
+
+STATE_FILE = "state.npz"
+LOG, VALIDATION = "log.csv", "validation.csv"
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+      path: str or Path.
+
+    Raises:
+      CodecError: it cannot be made or written to; from every method.
+    """
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def make(self):
+        """Makes the folder if need be, and returns this object."""
+        try:
+            os.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise CodecError(
+                f"{self.path}: cannot be made: {error.strerror}; give another --output"
+            ) from error
+        return self
+
+    def join(self, name):
+        return os.path.join(self.path, name)
+
+    def has_state(self):
+        return os.path.exists(self.join(STATE_FILE))
+
+    def load_state(self):
+        """Returns arrays, settings. Raises CheckpointError."""
+        return state.load(self.join(STATE_FILE))
+
+    def save_state(self, arrays, settings):
+        """Writes `last` and the state, which comes last: it is what a run goes on from."""
+        self.save_weights("last", arrays, settings)
+        state.save(self.join(STATE_FILE), arrays, settings)
+
+    def save_weights(self, name, arrays, settings):
+        """Writes the moving average as a checkpoint that the encoder takes."""
+        prefix = "average/"
+        weights = {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
+        settings = {key: settings[key] for key in settings if key != "progress"}
+        checkpoints.save(self.join(name), weights, settings)
+
+    def log(self, name, row):
+        """Appends a row, dict of str to number, to a CSV file."""
+        path = self.join(name)
+        try:
+            with open(path, "a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(row))
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise CodecError(
+                f"{path}: cannot be written: {error.strerror}; check the free space"
+            ) from error
+
+    def cut_logs(self, step):
+        """Drops rows of steps after this one, which the run is to take again."""
+        for name in (LOG, VALIDATION):
+            path = self.join(name)
+            if not os.path.exists(path):
+                continue
+            try:
+                with open(path, newline="", encoding="utf-8") as file:
+                    header, *rows = csv.reader(file)
+            except (OSError, ValueError, csv.Error) as error:
+                raise CheckpointError(
+                    f"{path}: cannot be read: {error}; move it out of the way"
+                ) from error
+            # The last row may be half of one.
+            rows = [r for r in rows if len(r) == len(header) and int(r[0]) <= step]
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([header, *rows])
+            write_atomically({path: text.getvalue().encode()})
