@@ -1,0 +1,206 @@
+"""Trains by an exported step where there is JAX but no TensorFlow: `python DIR/runner.pyz --help`.
+
+It needs Python 3.11 or newer with numpy, Pillow and JAX, nothing else of this package.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import time
+
+import numpy as np
+
+from gmm_attention.commands.batch import guarded
+from gmm_attention.errors import TrainingError
+from gmm_attention.training import options, program_files, recipe, state
+from gmm_attention.training.loop import Loop
+from gmm_attention.training.run_folder import STATE_FILE, RunFolder
+
+DESCRIPTION = """\
+Trains a model by a step that train.py --export wrote into this file's folder, and goes on with a
+run that was stopped or killed. Back home, train.py --import takes the result."""
+
+
+def _parser(defaults):
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
+    how = parser.add_argument_group("how")
+    options.add_schedule_options(how, defaults)
+    how.add_argument(
+        "--precision",
+        choices=("float32", "tf32", "bfloat16"),
+        default="bfloat16" if defaults.precision == "bfloat16" else "tf32",
+        help="of convolutions: float32; tf32, as the device likes best; bfloat16, in analysis and "
+        "synthesis (%(default)s)",
+    )
+    run = parser.add_argument_group("the run")
+    add = run.add_argument
+    add("--output", metavar="DIR", help="folder of the run (run, beside this file)")
+    add(
+        "--state",
+        metavar="PATH",
+        help="state to begin with, where --output has none: a state.npz, or a folder of pieces "
+        "(state.npz beside this file, or pieces there)",
+    )
+    options.add_run_options(run)
+    add("--pieces", metavar="DIR", help="write the last state here too, as files of at most 15 MB")
+    add(
+        "--half",
+        action="store_true",
+        help="of --pieces: only the weights and their average, as 16-bit floats",
+    )
+    check = parser.add_argument_group("a look at a new machine")
+    check.add_argument(
+        "--check",
+        type=options.number(int, 2),
+        metavar="STEPS",
+        help="train on noise for so many steps at each precision, and print time, memory and loss",
+    )
+    check.add_argument(
+        "--peak-tflops",
+        type=options.positive,
+        metavar="TFLOPS",
+        help="what the device could do, to compare with",
+    )
+    return parser
+
+
+def _jax_program():
+    """The module that needs JAX. Raises TrainingError."""
+    try:
+        from gmm_attention.training import jax_program
+    except ImportError as error:
+        raise TrainingError(
+            f"JAX is missing or of a version that does not fit ({error}); for an NVIDIA GPU: "
+            "pip install 'jax[cuda13]' pillow, in a Python of 3.11 or newer"
+        ) from error
+    return jax_program
+
+
+def _train(args, base, directory):
+    settings = options.apply(args, base)
+    photographs = options.photographs(args, settings.crop)
+    validation = options.validation(args)
+    folder = RunFolder(args.output or os.path.join(directory, "run"))
+    program = _jax_program().Program(directory, args.precision)
+    validation = [(name, program.middle(image, name)) for name, image in validation]
+    loop = Loop(
+        program, settings, photographs, folder, options.intervals(args), validation, args.workers
+    )
+    if folder.has_state():
+        options.resume(loop, folder)
+    else:
+        _begin(loop, args.state or _state_in(directory))
+    folder.make()
+    print(f"compiles the step for {_name(program.device)} ...", flush=True)
+    begin = time.monotonic()
+    program.compiled  # noqa: B018
+    print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
+    status = options.run(loop)
+    if args.pieces:
+        arrays = program.arrays()
+        state.save_pieces(args.pieces, state.half(arrays) if args.half else arrays, loop.settings())
+    return status
+
+
+def _state_in(directory):
+    path = os.path.join(directory, STATE_FILE)
+    return path if os.path.exists(path) else directory
+
+
+def _begin(loop, path):
+    """Lets a Loop begin at a state of somewhere else. Raises CheckpointError."""
+    arrays, settings = state.load(path)
+    differences = loop.resume(arrays, settings, path)
+    print(f"begins at step {loop.step} of {path}")
+    for difference in differences:
+        print(f"  {difference}")
+
+
+def _check(args, base, directory):
+    """Prints what is to be known before a long run on a new kind of machine."""
+    module = _jax_program()
+    import jax
+
+    arrays, _ = state.load(args.state or _state_in(directory))
+    print(f"JAX {jax.__version__}, {_name(jax.devices()[0])}")
+    print(f"N {base.num_filters}, batch {base.batch}, crop {base.crop}")
+    losses = {}
+    for precision in module.PRECISIONS:
+        program = module.Program(directory, precision)
+        begin = time.monotonic()
+        program.lowered  # noqa: B018
+        middle = time.monotonic()
+        compiled = program.compiled
+        end = time.monotonic()
+        print(f"\n{precision}: compiled in {end - middle:.1f} s, after {middle - begin:.1f} s")
+        _print_program(compiled)
+        program.restore(arrays, directory)
+        losses[precision], seconds = _timed_steps(program, args.check, base)
+        print(f"{1000 * seconds:.1f} ms per step, {base.batch / seconds:.4g} images/s")
+        # Of the program as it was, since a compiled one's calls of cuDNN count as nothing.
+        flops = (program.lowered.cost_analysis() or {}).get("flops")
+        if flops:
+            rate = flops / seconds / 1e12
+            share = f", {rate / args.peak_tflops:.1%} of the peak" if args.peak_tflops else ""
+            print(f"{flops / 1e12:.4g} TFLOP per step, {rate:.4g} TFLOP/s{share}")
+    print("\nloss at step, " + ", ".join(losses))
+    for i, row in enumerate(zip(*losses.values())):
+        print(i, *(f"{loss:.7g}" for loss in row))
+    return 0
+
+
+def _name(device):
+    return f"{device.device_kind} ({device.platform})"
+
+
+def _print_program(compiled):
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        sizes = {kind: getattr(memory, f"{kind}_size_in_bytes") for kind in
+                 ("argument", "output", "alias", "temp", "generated_code")}  # fmt: skip
+        print("MiB:", ", ".join(f"{kind} {size / 2**20:.1f}" for kind, size in sizes.items()))
+    text = compiled.as_text()
+    calls = {}
+    for target in re.findall(r'custom_call_target="([^"]*)"', text):
+        calls[target] = calls.get(target, 0) + 1
+    for operation in ("convolution", "conditional", "fft", "while"):
+        calls[operation] = len(re.findall(rf"[\]\}})] {operation}\(", text))
+    print("operations:", ", ".join(f"{name} {count}" for name, count in calls.items()))
+
+
+def _timed_steps(program, steps, base):
+    """Returns losses, and seconds of a step after the first."""
+    rng = np.random.default_rng(0)
+    shape = (program.batch, program.crop, program.crop, 3)
+    batches = [rng.integers(0, 256, shape, np.uint8) for _ in range(2)]
+    losses = []
+    for i in range(steps):
+        metrics = program(batches[i % 2], [0, i], base.learning_rate, base.lmbda)
+        losses.append(metrics["loss"])
+        if i == 0:
+            float(losses[0])
+            begin = time.monotonic()
+    losses = [float(loss) for loss in losses]
+    return losses, (time.monotonic() - begin) / (steps - 1)
+
+
+def _run(argv, directory):
+    description, _ = program_files.load(directory)
+    base = dataclasses.replace(
+        recipe.from_settings({**description["network"], **description["settings"]}),
+        batch=description["batch"],
+        crop=description["crop"],
+    )
+    parser = _parser(base)
+    args = parser.parse_args(argv)
+    if args.check:
+        return _check(args, base, directory)
+    if not args.train:
+        parser.error("--train or --check is needed")
+    return _train(args, base, directory)
+
+
+def main(directory, argv=None):
+    """The program `runner.pyz`, which lies in the directory. Returns the exit status."""
+    return guarded(lambda: _run(argv, directory), quiet=False)
