@@ -313,8 +313,11 @@ def test_runner_rejects_files_of_two_exports(copy, capsys):
     assert "not the file that program.json describes" in error_of(copy, capsys)
 
 
-def test_runner_rejects_other_formats(copy, capsys):
+def test_runner_rejects_other_formats(copy, exported, capsys):
     path = copy / "program.json"
+    path.write_text('{"format": 1}')
+    assert "damaged" in error_of(copy, capsys)
+    path.write_bytes((exported / "program.json").read_bytes())
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     assert "has format 2, not 1; export the step again" in error_of(copy, capsys)
 

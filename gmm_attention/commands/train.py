@@ -180,7 +180,8 @@ def _train_step(settings, args):
 
     arrays = initial_weights.read(args.init_from) if args.init_from else None
     network = settings.num_filters, settings.num_mixtures, settings.attention
-    model = step.build_model(*network, settings.precision == "bfloat16")
+    # An exported step is float32; its runner rounds operands itself.
+    model = step.build_model(*network, settings.precision == "bfloat16" and not args.export)
     if arrays is not None:
         initial_weights.assign(model, arrays, args.init_from)
     return step.TrainStep(
@@ -206,6 +207,8 @@ def _train(args, settings):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
+    if args.export:
+        tf.config.set_visible_devices([], "GPU")  # whose program may hold calls of its libraries
     tf.keras.utils.set_random_seed(settings.seed)
     strategy = _strategy(settings.batch)
     with strategy.scope():

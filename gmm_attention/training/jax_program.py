@@ -22,8 +22,8 @@ from gmm_attention.training import program_files, state
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
-# Convolutions of analysis and synthesis by the names that TensorFlow gave them: those whose
-# operands `step.build_model` rounds, too. GDN's are left, as squares have twice the range.
+# Convolutions of analysis and synthesis by the names that TensorFlow gave them, but for GDN's:
+# those whose operands `step.build_model` rounds.
 _TRANSFORM = re.compile(r"/(analysis|synthesis)/(?!.*/i?gdn/)")
 
 

@@ -103,6 +103,8 @@ def load(directory):
         found = description["format"]
         if found == FORMAT:
             digests = {name: description["programs"][name]["sha256"] for name in PROGRAMS}
+            for key in ("batch", "crop", "validation_size", "network", "settings"):
+                description[key]  # noqa: B018
     except OSError as error:
         raise TrainingError(
             f"{path}: cannot be read: {error.strerror}; {RUNNER_FILE} belongs into the folder "
