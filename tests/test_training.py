@@ -16,8 +16,7 @@ from gmm_attention.codec import image_codec
 from gmm_attention.commands.batch import DEFAULT_MODEL
 from gmm_attention.errors import CheckpointError
 from gmm_attention.model import variables
-from gmm_attention.training import initial_weights, state
-from gmm_attention.training.losses import rate_distortion
+from gmm_attention.training import initial_weights, losses, state
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -217,10 +216,31 @@ def test_noise_is_uniform_and_depends_on_the_seed_alone():
     assert not np.array_equal(noise_y, uniform_noise(4, 128, 128, 64, tf.constant([0, 2]))[0])
 
 
+def test_ms_ssim_is_that_of_tensorflow(photograph):
+    x = tf.image.resize(photograph[None, :, :160] / 255, [192, 256])
+    x_hat = x + tf.random.stateless_normal(x.shape, [0, 1], 0, 0.1)
+    expected = tf.image.ssim_multiscale(x, x_hat, max_val=1.0)
+    np.testing.assert_allclose(losses.ms_ssim(x, x_hat), expected, rtol=1e-5)
+
+
+def test_ms_ssim_has_a_gradient_before_x_hat_resembles_x(photograph):
+    """Where tf.image's is NaN, so that no step of a fresh model would be taken."""
+    x = tf.constant(photograph[None, :160, :] / 255, tf.float32)
+    x = tf.image.resize(x, [192, 256])
+    x_hat = tf.Variable(1 - x)
+    for _ in range(40):
+        with tf.GradientTape() as tape:
+            distortion = 1 - tf.reduce_mean(losses.ms_ssim(x, x_hat))
+        gradient = tape.gradient(distortion, x_hat)
+        assert np.isfinite(gradient).all() and tf.norm(gradient) > 0
+        x_hat.assign_sub(2 * gradient / tf.norm(gradient))
+    assert losses.ms_ssim(x, x_hat) > 0.5 > losses.ms_ssim(x, 1 - x)
+
+
 def test_an_unknown_metric_is_refused():
     x = tf.zeros([1, 64, 64, 3])
     with pytest.raises(ValueError, match="metric"):
-        rate_distortion(x, x, {"y": tf.ones([1]), "z": tf.ones([1])}, 1.0, "psnr")
+        losses.rate_distortion(x, x, {"y": tf.ones([1]), "z": tf.ones([1])}, 1.0, "psnr")
 
 
 def test_onednn_does_not_crash_a_train_step():

@@ -2,8 +2,16 @@
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_compression as tfc
+
+# What tf.image.ssim_multiscale itself calls; setup.py names TensorFlow's version.
+from tensorflow.python.ops.image_ops_impl import _ssim_per_channel
 
 METRICS = ("mse", "ms-ssim")
+
+# Wang et al. 2003, as in tf.image.
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_TERM_BOUND = 1e-3
 
 
 def bits_per_pixel(likelihoods, num_pixels):
@@ -11,11 +19,33 @@ def bits_per_pixel(likelihoods, num_pixels):
     return tf.reduce_sum(tf.math.log(likelihoods)) / (-np.log(2) * num_pixels)
 
 
+def ms_ssim(x, x_hat):
+    """MS-SSIM as tf.image.ssim_multiscale computes it, but with a gradient everywhere.
+
+    Each scale's term is at least 10^-3. Where one is negative, as most are before x_hat resembles
+    x, tf.image takes zero, and the gradient of its power is not finite.
+
+    Args:
+      x, x_hat: [B, H, W, 3] float32 in [0, 1], H and W multiples of 16 and at least 176.
+
+    Returns:
+      [B] float32.
+    """
+    terms = []
+    for i, weight in enumerate(MS_SSIM_WEIGHTS):
+        if i:
+            x, x_hat = (tf.nn.avg_pool2d(t, 2, 2, "VALID") for t in (x, x_hat))
+        ssim, contrast = _ssim_per_channel(x, x_hat, max_val=1.0)
+        term = ssim if i == len(MS_SSIM_WEIGHTS) - 1 else contrast
+        terms.append(tfc.lower_bound(term, MS_SSIM_TERM_BOUND) ** weight)
+    return tf.reduce_mean(tf.reduce_prod(tf.stack(terms), axis=0), axis=-1)
+
+
 def rate_distortion(x, x_hat, likelihoods, lmbda, metric):
     """The paper's loss and its parts.
 
     Args:
-      x, x_hat: [B, H, W, 3] float32 in [0, 1], x_hat not clipped. MS-SSIM needs 161 pixels a side.
+      x, x_hat: [B, H, W, 3] float32 in [0, 1], x_hat not clipped; for sides see `ms_ssim`.
       likelihoods: dict with "y" and "z".
       lmbda: weight of the distortion.
       metric: "mse" (lmbda * 255^2 * MSE) or "ms-ssim" (lmbda * (1 - MS-SSIM)).
@@ -32,6 +62,6 @@ def rate_distortion(x, x_hat, likelihoods, lmbda, metric):
         mse = tf.reduce_mean(tf.math.squared_difference(x, x_hat))
         return {"loss": lmbda * 255**2 * mse + rate, "mse": mse, **rates}
     if metric == "ms-ssim":
-        ms_ssim = tf.reduce_mean(tf.image.ssim_multiscale(x, x_hat, max_val=1.0))
-        return {"loss": lmbda * (1 - ms_ssim) + rate, "ms_ssim": ms_ssim, **rates}
+        mean = tf.reduce_mean(ms_ssim(x, x_hat))
+        return {"loss": lmbda * (1 - mean) + rate, "ms_ssim": mean, **rates}
     raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
