@@ -89,6 +89,19 @@ def test_what_is_not_finite_leaves_the_state_as_it_was(images, fresh_step):
     assert step(images, [0, 1], 1e-3, 0.01)["skipped"] == 0
 
 
+def test_quantiles_that_are_not_finite_are_kept_out_too(images, fresh_step, monkeypatch):
+    step = fresh_step()
+    before = step.arrays()
+    bottleneck = step.model.entropy_bottleneck
+    auxiliary_loss = bottleneck.auxiliary_loss
+    monkeypatch.setattr(bottleneck, "auxiliary_loss", lambda: float("nan") * auxiliary_loss())
+    broken = TrainStep(step.model, step.average_model, "mse")
+    monkeypatch.setattr(broken, "_step", broken.step)
+    monkeypatch.setattr(broken, "_gradients", broken.gradients)
+    assert broken(images, [0, 0], 1e-3, 0.01)["skipped"] == 1
+    np.testing.assert_array_equal(step.weights[QUANTILES], before[f"weights/{QUANTILES}"])
+
+
 def test_adam_and_the_average_are_kerass(images, fresh_step):
     """Against Keras' Adam, of TensorFlow 1's epsilon, on the same clipped gradients."""
     step = fresh_step()

@@ -12,7 +12,7 @@ import pytest
 from gmm_attention import checkpoints
 from gmm_attention.errors import CheckpointError, CodecError, TrainingError
 from gmm_attention.training import loop as loops
-from gmm_attention.training import state
+from gmm_attention.training import options, state
 from gmm_attention.training.loop import Intervals, Loop
 from gmm_attention.training.recipe import POINTS, Recipe, from_settings, paper_num_filters
 from gmm_attention.training.run_folder import RunFolder
@@ -52,6 +52,9 @@ class Trainer:
 
     def agree(self, flag):
         return flag
+
+    def alike(self, number):
+        return True
 
     def validate(self, image):
         measures = {"bpp_y": 0.5, "bpp_z": 0.1, "psnr": 30 + float(self.weight[0]) / 1e6}
@@ -102,8 +105,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
     arrays, settings = first.folder.load_state()
     assert settings["step"] == 10
     assert second.resume(arrays, settings, "state") == []
-    second.folder.cut_logs(second.step)
-    assert second.run() == "finished"
+    assert options.run(second, str) == 0
     np.testing.assert_array_equal(whole.trainer.weight, second.trainer.weight)
     assert whole.trainer.calls == first.trainer.calls + second.trainer.calls
     logs = [rows(tmp_path / name / "log.csv") for name in ("a", "b")]
@@ -113,6 +115,68 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert logs[0] == logs[1]
     assert [row["step"] for row in logs[0]] == ["4", "8", "12", "16", "20"]
     assert [float(row["loss"]) for row in logs[0]] == [2.5, 6.5, 10.5, 14.5, 18.5]
+
+
+def test_a_run_killed_before_its_first_save_begins_its_log_anew(tmp_path):
+    for _ in range(2):
+        RunFolder(tmp_path).log("log.csv", {"step": 4, "loss": 1.0})
+    assert options.run(make_loop(tmp_path), str) == 0
+    assert [row["step"] for row in rows(tmp_path / "log.csv")] == ["4", "8", "12", "16", "20"]
+
+
+def test_a_first_step_that_is_not_finite_is_skipped_like_any_other(tmp_path, capsys):
+    trainer = Trainer()
+    trainer.broken_steps = (0,)
+    assert make_loop(tmp_path, trainer=trainer).run() == "finished"
+    assert "1 steps skipped" in capsys.readouterr().out
+
+
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
+    class Broken(Trainer):
+        def validate(self, image):
+            measures, reconstruction = super().validate(image)
+            return {**measures, "psnr": float("nan") if len(self.calls) < 10 else 30.0}, image
+
+    image = np.zeros([64, 64, 3], np.uint8)
+    make_loop(tmp_path, trainer=Broken(), validation=[("a", image)], validate=8).run()
+    assert checkpoints.load(tmp_path / "best")[1]["step"] == 16
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.lock()
+    code = "import sys; from gmm_attention.training.run_folder import RunFolder as R; "
+    code += "R(sys.argv[1]).lock()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True
+    )
+    assert "another run trains in this folder" in result.stderr
+
+
+def test_what_a_kill_left_of_a_save_is_removed(tmp_path):
+    (tmp_path / ".0123456789abcdef.tmp").write_bytes(b"half a state")
+    RunFolder(tmp_path).lock()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_of_other_columns_is_moved_aside(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.log("log.csv", {"step": 1, "loss": 0.5, "mse": 0.1})
+    folder.log("log.csv", {"mse": 0.2, "step": 2, "loss": 0.25})
+    assert rows(tmp_path / "log.csv")[1] == {"step": "2", "loss": "0.25", "mse": "0.2"}
+    folder.log("log.csv", {"step": 3, "loss": 0.5, "ms_ssim": 0.9})
+    assert rows(tmp_path / "log.csv") == [{"step": "3", "loss": "0.5", "ms_ssim": "0.9"}]
+    assert len(rows(tmp_path / "log.csv.old")) == 2
+
+
+@pytest.mark.parametrize("left", ["", "step,lo", "step,loss\n1,0.5\n2,0", "step,loss\n2,0"])
+def test_a_log_that_a_full_disk_cut_off_does_not_stop_a_run(tmp_path, left):
+    (tmp_path / "log.csv").write_text(left)
+    folder = RunFolder(tmp_path)
+    folder.cut_logs(1)
+    folder.log("log.csv", {"step": 2, "loss": 0.5})
+    assert rows(tmp_path / "log.csv")[-1] == {"step": "2", "loss": "0.5"}
 
 
 def test_rows_after_the_state_are_dropped_and_half_a_row_too(tmp_path):
@@ -143,7 +207,7 @@ def test_training_stops_where_no_step_is_finite_any_more(tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="5 steps in a row, up to step 13.*learning-rate"):
         loop.run()
     arrays, settings = loop.folder.load_state()
-    assert settings["step"] == 13
+    assert settings["step"] == 13 + loops.UNDER_WAY
     np.testing.assert_array_equal(arrays["weights/w"], trainer.weight)
 
 
@@ -163,15 +227,32 @@ def test_a_save_that_fails_does_not_stop_training_and_is_told(tmp_path, monkeypa
     assert loop.folder.load_state()[1]["step"] == 20
 
 
-def test_a_last_save_that_fails_is_an_error(tmp_path, monkeypatch):
+def test_a_last_save_is_tried_until_there_is_room(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loops, "RETRY_SECONDS", 0.01)
     loop = make_loop(tmp_path)
+    save_state, failures = loop.folder.save_state, [1, 2, 3]
+
+    def save(*args):
+        if failures:
+            failures.pop()
+            raise CodecError("full")
+        save_state(*args)
+
+    monkeypatch.setattr(loop.folder, "save_state", save)
+    assert loop.run() == "finished"
+    assert capsys.readouterr().err.count("full") == 3
+    assert loop.folder.load_state()[1]["step"] == 20
+
+
+def test_a_last_save_that_fails_is_an_error_where_time_is_up(tmp_path, monkeypatch):
+    loop = make_loop(tmp_path, stop_at=0)
     monkeypatch.setattr(state, "save", lambda *_: (_ for _ in ()).throw(CodecError("full")))
     with pytest.raises(CodecError, match="full"):
         loop.run()
 
 
 def test_the_time_limit_stops_and_saves(tmp_path):
-    loop = make_loop(tmp_path, stop_minutes=0)
+    loop = make_loop(tmp_path, stop_at=0)
     assert loop.run() == "time"
     assert loop.folder.load_state()[1]["step"] == 0
 
@@ -207,12 +288,18 @@ def test_validation_keeps_the_best_and_logs_means(tmp_path):
     assert best[1]["step"] == 20 and best[1]["lambda"] == 0.01
     assert list(best[0]) == ["w"]
     trainer.weight = np.array([-1e9], np.float32)
-    again = make_loop(tmp_path, trainer=trainer, validation=[("a", image)])
+    again = make_loop(tmp_path, trainer=trainer, validation=[("a", image), ("b", image)])
     again.resume(*loop.folder.load_state(), "state")
     again.step, again.trainer.weight = 19, np.array([-1e6], np.float32)
     again.run()
     assert checkpoints.load(tmp_path / "best")[0]["w"] == best[0]["w"]
     assert checkpoints.load(tmp_path / "last")[0]["w"] < 0
+    # The loss of other photographs does not compare.
+    other = make_loop(tmp_path, trainer=trainer, validation=[("c", image)])
+    other.resume(*loop.folder.load_state(), "state")
+    other.step = 19
+    other.run()
+    assert checkpoints.load(tmp_path / "best")[0]["w"] != best[0]["w"]
 
 
 def test_what_differs_from_the_states_recipe_is_named(tmp_path):
@@ -301,7 +388,12 @@ def test_a_damaged_or_missing_state_is_an_error(tmp_path):
 def test_half_a_state_begins_adam_anew_and_an_average_at_the_weights():
     shapes = {f"{kind}/w": (4,) for kind in ("weights", "average", "adam_m")}
     shapes["updates"] = ()
-    whole = state.complete(state.half({**ARRAYS, "adam_m/w": np.ones(4)}), shapes, "x")
+    arrays = {**ARRAYS, "adam_m/w": np.ones(4), "updates": np.float32(7)}
+    arrays["averaged"] = np.float32(70000)
+    shapes["averaged"] = ()
+    whole = state.complete(state.half(arrays), shapes, "x")
+    # Or the average's first steps would be those of a short memory.
+    assert whole["averaged"] == 70000
     np.testing.assert_array_equal(whole["average/w"], ARRAYS["average/w"])
     np.testing.assert_array_equal(whole["adam_m/w"], np.zeros(4))
     assert whole["updates"] == 0 and whole["weights/w"].dtype == np.float32

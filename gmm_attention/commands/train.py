@@ -16,9 +16,9 @@ Trains the paper's model on photographs, and goes on with a run that was stopped
     train.py --train photographs --lambda 0.015
 
 writes runs/mse-0.015-n192 (the log, the last and the best weights, and all that the same command
-needs to go on). The paper's ten points are --point mse-0.0016 -0.0032 -0.0075 (N = 128), -0.015
--0.03 -0.045 (N = 192), ms-ssim-3 -12 (N = 128), -40 -120 (N = 192); ms-ssim-14 is the authors'
-published checkpoint."""
+needs to go on). The paper's ten points, for --point: mse-0.0016, mse-0.0032, mse-0.0075 (N = 128),
+mse-0.015, mse-0.03, mse-0.045 (N = 192), ms-ssim-3, ms-ssim-12 (N = 128), ms-ssim-40, ms-ssim-120
+(N = 192); ms-ssim-14 (N = 128) is the authors' published checkpoint."""
 
 DEFAULTS = recipe.Recipe()
 
@@ -49,7 +49,7 @@ def _parser():
         "--init-from",
         metavar="PATH",
         help="weights to start from: a checkpoint such as runs/NAME/best, an exported model, or "
-        "the prefix of a TF1 checkpoint; K may differ, N not",
+        "the prefix of a TF1 checkpoint; K may differ, N not. A run that goes on has its own",
     )
     how = parser.add_argument_group("how")
     options.add_schedule_options(how, DEFAULTS)
@@ -83,7 +83,7 @@ def _parser():
     add(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="of the operands of analysis' and synthesis' convolutions: bfloat16 is faster on "
+        help="of analysis' and synthesis' convolutions: bfloat16 is faster on "
         f"processors and GPUs that have it ({DEFAULTS.precision})",
     )
     add("--xla", action="store_true", help="compile the step by XLA: for GPUs, slower on a CPU")
@@ -148,13 +148,21 @@ def _recipe(args, parser):
         parser.error("--metric ms-ssim has five scales and needs a --crop of 192 or more")
     if any(side % 64 for side in args.validation_size):
         parser.error("--validation-size must be multiples of 64")
+    if args.export and metric == "ms-ssim" and min(args.validation_size) < 192:
+        parser.error("--metric ms-ssim needs a --validation-size of 192 or more")
+    if args.half and not args.export:
+        parser.error("--half is of --export")
     return result
 
 
-def _strategy(batch_size):
+def _strategy(batch_size, export):
     """The tf.distribute strategy for what is there: GPUs of this machine, machines of TF_CONFIG."""
     import tensorflow as tf
 
+    if export:
+        # A program traced for a GPU may hold calls of its libraries.
+        tf.config.set_visible_devices([], "GPU")
+        return tf.distribute.get_strategy()
     if "TF_CONFIG" in os.environ:
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -194,49 +202,81 @@ def _train_step(settings, args):
     )
 
 
+def _next_command(weights):
+    name = os.path.basename(os.path.dirname(os.path.abspath(weights)))
+    return (
+        f"Export a model for the encoder:\n  python -m gmm_attention.export {weights} models/{name}"
+    )
+
+
 def _train(args, settings):
     if args.import_from:
         return _import(args)
-    output = args.output or "runs/{metric}-{lambda}-n{num_filters}".format(**settings.settings())
+    name = f"{settings.metric}-{settings.lmbda:g}-n{settings.num_filters}"
+    folder = RunFolder(args.output or os.path.join("runs", name))
     # What may be wrong is looked at before TensorFlow, which takes its time.
-    photographs = None if args.export else options.photographs(args, settings.crop)
-    validation = options.validation(args)
-    folder = RunFolder(output)
+    photographs, validation = None, []
     if not args.export:
+        photographs = options.photographs(args, settings.crop)
+        validation = options.validation(args)
         folder.make()
+    if args.init_from and folder.has_state():
+        print(f"{folder.path} has a state already: --init-from is passed over")
+        args.init_from = None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    if args.export:
-        tf.config.set_visible_devices([], "GPU")  # whose program may hold calls of its libraries
-    tf.keras.utils.set_random_seed(settings.seed)
-    strategy = _strategy(settings.batch)
-    with strategy.scope():
-        trainer = _train_step(settings, args)
-        board = None
-        if trainer.chief and not args.export:
-            from gmm_attention.training.board import TensorBoard
+    try:
+        with _strategy(settings.batch, args.export).scope():
+            tf.keras.utils.set_random_seed(settings.seed)
+            trainer = _train_step(settings, args)
+            loop = Loop(
+                trainer,
+                settings,
+                photographs,
+                folder,
+                options.intervals(args),
+                validation,
+                args.workers,
+            )
+            if args.export:
+                return _export(args, loop)
+            if trainer.chief:
+                from gmm_attention.training.board import TensorBoard
 
-            board = TensorBoard(folder.join("tensorboard"))
-        loop = Loop(
-            trainer,
-            settings,
-            photographs,
-            folder,
-            options.intervals(args),
-            validation,
-            args.workers,
-            board,
-        )
-        options.resume(loop, folder)
-        if args.export:
-            from gmm_attention.training import program
+                loop.board = TensorBoard(folder.join("tensorboard"))
+            return options.run(loop, _next_command)
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainingError(
+            f"{folder.path}: out of memory; give a smaller --batch or --crop, or smaller "
+            "photographs to --validate"
+        ) from error
+    except (tf.errors.AbortedError, tf.errors.UnavailableError) as error:
+        raise TrainingError(
+            f"{folder.path}: another of TF_CONFIG's machines has stopped "
+            f"({error.message.splitlines()[0]}); start all of them again, they go on from the "
+            "last save"
+        ) from error
 
-            shapes = settings.batch, settings.crop, args.validation_size
-            program.write(trainer, args.export, *shapes, loop.settings(), args.half)
-            print(f"Train with it: python {args.export}/runner.pyz --train PHOTOGRAPHS")
-            return 0
-        return options.run(loop)
+
+def _without_best(settings):
+    """Settings of a state that leaves its folder, and so its best weights."""
+    return {**settings, "progress": {**settings.get("progress", {}), "best": None}}
+
+
+def _export(args, loop):
+    from gmm_attention.training import program
+
+    if loop.folder.has_state():
+        options.begin(loop, loop.folder.join(STATE_FILE))
+    else:
+        print(f"no state in {loop.folder.path}: a new one")
+    recipe = loop.recipe
+    shapes = recipe.batch, recipe.crop, args.validation_size
+    settings = _without_best(loop.settings())
+    program.write(loop.trainer, args.export, *shapes, settings, args.half)
+    print(f"Train with it: python {args.export}/runner.pyz --train PHOTOGRAPHS")
+    return 0
 
 
 def _import(args):
@@ -244,12 +284,17 @@ def _import(args):
     path = os.path.join(args.import_from, STATE_FILE)
     path = path if os.path.exists(path) else args.import_from
     arrays, settings = state.load(path)
-    folder = RunFolder(args.output).make()
-    if folder.has_state():
+    if RunFolder(args.output).has_state():
         raise TrainingError(f"{args.output}: holds a state already; give another --output")
-    arrays = {name: array.astype("float32") for name, array in arrays.items()}
-    folder.save_state(arrays, settings)
-    print(f"{args.output}: step {settings['step']}")
+    shapes = {"updates": (), "averaged": ()}
+    for name, array in arrays.items():
+        kind, _, variable = name.partition("/")
+        if kind == "weights":
+            shapes.update({f"{k}/{variable}": array.shape for k in state.KINDS})
+    folder = RunFolder(args.output).make()
+    folder.save_state(state.complete(arrays, shapes, path), _without_best(settings))
+    print(f"{args.output}: step {settings['step']}; train.py --output {args.output} goes on")
+    print(_next_command(folder.join("last")))
     return 0
 
 

@@ -1,7 +1,9 @@
 """What one sees of a run while it trains."""
 
 import collections
+import contextlib
 import math
+import shutil
 import sys
 import time
 
@@ -23,7 +25,7 @@ class Display:
 
     def __exit__(self, *_):
         if self._terminal and not self._quiet:
-            print()
+            self._write("\n")
 
     def pause(self):
         """Keeps the time until the next step out of the speed."""
@@ -47,29 +49,39 @@ class Display:
         if self._quiet and not error:
             return
         if self._terminal:
-            print("\r\033[K", end="")
-        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+            self._write("\r\033[K")
+        self._write(f"{text}\n", sys.stderr if error else sys.stdout)
+
+    @staticmethod
+    def _write(text, stream=None):
+        # A terminal that has gone, or a full disk behind it, is no reason to end a run of days.
+        with contextlib.suppress(OSError):
+            print(text, end="", file=stream or sys.stdout, flush=True)
 
     def taken(self, waited):
         """Takes down that a step was sent off just now, after so many seconds without data."""
         self._times.append((time.monotonic(), waited))
 
     def step(self, step, recipe, values, skipped):
-        """Shows what a step gave, if it is time to."""
+        """Shows what a step gave, if it is time to.
+
+        Args:
+          values: dict of finite floats; empty if the step was skipped.
+          skipped: steps that were, up to now.
+        """
         now = time.monotonic()
         for name, value in values.items():
-            if math.isfinite(value):
-                # Means of the last steps, some ten of them.
-                smoothed = self._smoothed.get(name, value)
-                self._smoothed[name] = smoothed + 0.1 * (value - smoothed)
+            # Means of the last steps, some ten of them.
+            smoothed = self._smoothed.get(name, value)
+            self._smoothed[name] = smoothed + 0.1 * (value - smoothed)
         if self._quiet or now < self._next:
             return
         self._next = now + (self.TERMINAL_SECONDS if self._terminal else self.FILE_SECONDS)
         text = self._text(step, recipe, skipped)
         if self._terminal:
-            print(f"\r\033[K{text}", end="", flush=True)
+            self._write("\r\033[K" + text[: shutil.get_terminal_size().columns - 1])
         else:
-            print(text, flush=True)
+            self._write(f"{text}\n")
 
     def _text(self, step, recipe, skipped):
         mean = self._smoothed
@@ -77,7 +89,7 @@ class Display:
         if mean:
             parts += [f"loss {mean['loss']:.4g}", f"{mean['bpp_y'] + mean['bpp_z']:.3f} bpp"]
             if "mse" in mean:
-                parts.append(f"PSNR {-10 * math.log10(mean['mse']):.2f} dB")
+                parts.append(f"PSNR {-10 * math.log10(max(mean['mse'], 1e-10)):.2f} dB")
             else:
                 parts.append(f"MS-SSIM {mean['ms_ssim']:.4f}")
         seconds = self.seconds_per_step()

@@ -33,6 +33,11 @@ def read(path):
     for name in ("best", "last"):
         if os.path.exists(os.path.join(path, name, checkpoints.SETTINGS_FILE)):
             raise CheckpointError(f"{path}: a run of train.py; give {os.path.join(path, name)}")
+    if not os.path.isdir(path):
+        raise CheckpointError(
+            f"{path}: nothing is there; --init-from takes the folder of a checkpoint or of an "
+            "exported model, or the prefix of a TF1 checkpoint"
+        )
     arrays, settings = checkpoints.load(path)
     if not settings.get("exported"):
         return arrays

@@ -184,6 +184,10 @@ class Program:
         self._state = None  # a GPU need not hold both
         self._state = jax.device_put(arrays, self.device)
 
+    def alike(self, number):
+        """As of a TrainStep in a single process."""
+        return True
+
     def agree(self, flag):
         """As of a TrainStep in a single process."""
         return flag

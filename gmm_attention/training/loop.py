@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import threading
 import time
@@ -36,7 +37,7 @@ class Intervals:
     validate: int = 5000
     save_steps: int = None
     save_minutes: float = 10
-    stop_minutes: float = None
+    stop_at: float = math.inf  # as time.monotonic tells it
 
 
 class Loop:
@@ -62,11 +63,12 @@ class Loop:
         self.workers, self.board = workers, board
         self.step = 0
         # What the state keeps besides arrays, for a log that goes on as if nothing had happened.
+        # `best`: validation's lowest loss, and what it was of.
         self.progress = {"skipped": 0, "skipped_in_a_row": 0, "best": None, "window": {}}
         self._under_way = collections.deque()
         self._stop_signal = None
         self._next_save = math.inf
-        self._save_failed = None
+        self._started = False
         self._display = Display(quiet=not trainer.chief)
 
     def resume(self, arrays, settings, source):
@@ -76,7 +78,7 @@ class Loop:
           list of str, what differs between the state's recipe and this one.
 
         Raises:
-          CheckpointError: it belongs to another network.
+          CheckpointError: it is damaged or belongs to another network.
         """
         self.trainer.restore(arrays, source)
         self.step = settings["step"]
@@ -93,12 +95,17 @@ class Loop:
           "finished", "time" or a signal's number: why it stopped. The state is saved.
 
         Raises:
-          TrainingError: too many steps in a row that were not finite. The state is saved.
+          TrainingError: too many steps in a row that were not finite. The state is saved. Or
+            processes that share the work do not begin alike.
           CodecError: the state cannot be saved, no photograph can be decoded.
         """
         recipe, intervals = self.recipe, self.intervals
-        begin = time.monotonic()
-        stop = math.inf if intervals.stop_minutes is None else begin + 60 * intervals.stop_minutes
+        numbers = (self.step, recipe.batch, recipe.crop, len(self.photographs))
+        if not all([self.trainer.alike(number) for number in numbers]):
+            raise TrainingError(
+                f"{self.folder.path}: the machines do not begin alike; all of them need the same "
+                "command, the same photographs, and --output on a disk that they share"
+            )
         self._plan_save()
         batches = Batches(
             self.photographs,
@@ -113,7 +120,8 @@ class Loop:
         reason = "finished"
         with batches, self._signals(), self._display:
             while self.step < recipe.steps:
-                if self.trainer.agree(self._stop_signal is not None or time.monotonic() >= stop):
+                stop = self._stop_signal is not None or time.monotonic() >= intervals.stop_at
+                if self.trainer.agree(stop):
                     reason = self._stop_signal or "time"
                     break
                 self._take_step(next_batch=batches.__next__)
@@ -126,7 +134,7 @@ class Loop:
                     self._read_all()
                     self._try_to_save()
             self._read_all()
-            self.save()
+            self._save_at_last(patient=reason == "finished")
         return reason
 
     def save(self):
@@ -148,8 +156,10 @@ class Loop:
         metrics = self.trainer(images, seed, rate, self.recipe.lmbda)
         self.step += 1
         self._under_way.append((self.step, rate, metrics))
-        if len(self._under_way) > UNDER_WAY:
+        # The first one is what everybody waits to see.
+        if len(self._under_way) > (UNDER_WAY if self._started else 0):
             self._read_one()
+        self._started = True
         self._display.taken(waited)
 
     def _read_all(self):
@@ -166,8 +176,7 @@ class Loop:
         self.progress["skipped_in_a_row"] = in_a_row
         if in_a_row >= MOST_SKIPPED:
             self._under_way.clear()
-            self.step = step
-            self._try_to_save()
+            self._save_at_last(patient=False)
             raise TrainingError(
                 f"{self.folder.path}: loss or gradients were not finite in {in_a_row} steps in a "
                 f"row, up to step {step}; the weights are those before. Try a lower "
@@ -178,7 +187,8 @@ class Loop:
             window["count"] = window.get("count", 0) + 1
             for name, value in values.items():
                 window[name] = window.get(name, 0.0) + value
-        self._display.step(step, self.recipe, values, self.progress["skipped"])
+        shown = {} if skipped else values
+        self._display.step(step, self.recipe, shown, self.progress["skipped"])
         if step % self.intervals.log == 0:
             self._log(step, rate)
 
@@ -193,14 +203,20 @@ class Loop:
             row["waited"] = f"{self._display.share_waited():.4g}"
             self._write_log(LOG, row)
             if self.board:
-                self.board.scalars("train", step, row)
+                with self._going_on():
+                    self.board.scalars("train", step, row)
         window.clear()
 
     def _write_log(self, name, row):
-        if not self.trainer.chief:
-            return
+        if self.trainer.chief:
+            with self._going_on():
+                self.folder.log(name, row)
+
+    @contextlib.contextmanager
+    def _going_on(self):
+        """Tells an error of writing, which does not stop training: it may have days in memory."""
         try:
-            self.folder.log(name, row)
+            yield
         except CodecError as error:
             self._display.print(f"{error} (training goes on)", error=True)
 
@@ -211,26 +227,35 @@ class Loop:
         self._display.print(f"validation at step {self.step} ...")
         rows = []
         for name, image in self.validation:
+            if self._stop_signal is not None:
+                return
             measures, reconstruction = self.trainer.validate(image)
             rows.append({**measures, "loss": validation_loss(self.recipe, measures)})
             if self.board:
-                self.board.pictures(self.step, name, image, reconstruction)
+                with self._going_on():
+                    self.board.pictures(self.step, name, image, reconstruction)
         known = {k: [r[k] for r in rows if not math.isnan(r[k])] for k in rows[0]}
         means = {k: sum(v) / len(v) if v else math.nan for k, v in known.items()}
         means["bpp"] = means["bpp_y"] + means["bpp_z"]
         self._write_log(VALIDATION, {"step": self.step, **means})
         if self.board:
-            self.board.scalars("validation", self.step, means)
+            with self._going_on():
+                self.board.scalars("validation", self.step, means)
         text = ", ".join(f"{name} {value:.5g}" for name, value in means.items())
+        # Losses compare if they are of the same pictures, by the same measure.
+        of = [self.recipe.metric, self.recipe.lmbda]
+        of += [f"{name} {image.shape[1]}x{image.shape[0]}" for name, image in self.validation]
         best = self.progress["best"]
-        if best is None or means["loss"] < best:
-            self.progress["best"] = means["loss"]
-            try:
-                self.folder.save_weights("best", self.trainer.arrays(), self.settings())
-                text += " (the best so far)"
-            except CodecError as error:
-                self.progress["best"] = best
-                self._display.print(f"{error} (training goes on)", error=True)
+        first = best is None or best["of"] != of
+        if math.isfinite(means["loss"]) and (first or means["loss"] < best["loss"]):
+            with self._going_on():
+                self.progress["best"] = {"loss": means["loss"], "of": of}
+                try:
+                    self.folder.save_weights("best", self.trainer.arrays(), self.settings())
+                    text += " (the best so far)"
+                except CodecError:
+                    self.progress["best"] = best
+                    raise
         self._display.print(f"validation at step {self.step}: {text}")
 
     def _plan_save(self):
@@ -248,6 +273,21 @@ class Loop:
                 f"{error} (training goes on, and tries again within {RETRY_SECONDS} s)", error=True
             )
 
+    def _save_at_last(self, patient):
+        """Saves; where a finished run cannot, tries until it can or a signal ends it."""
+        while True:
+            try:
+                return self.save()
+            except CodecError as error:
+                if not patient or self._stop_signal is not None:
+                    raise
+                self._display.print(
+                    f"{error} (tries again in {RETRY_SECONDS} s; Ctrl-C gives up)", error=True
+                )
+                end = time.monotonic() + RETRY_SECONDS
+                while time.monotonic() < end and self._stop_signal is None:
+                    time.sleep(0.1)
+
     @contextlib.contextmanager
     def _signals(self):
         """Lets Ctrl-C and a cluster's SIGTERM end the run after a step; once more kills it."""
@@ -257,6 +297,9 @@ class Loop:
 
         def stop(number, _):
             self._stop_signal = number
+            # Not by print, which the signal may have come in the middle of.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstops after this step and saves; once more ends it at once\n")
             signal.signal(number, before[number])
 
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

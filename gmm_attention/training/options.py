@@ -4,8 +4,10 @@ import argparse
 import dataclasses
 import math
 import os
+import time
 
 from gmm_attention.images import find_images, read_image
+from gmm_attention.training import state
 from gmm_attention.training.data import Photographs
 from gmm_attention.training.loop import Intervals
 from gmm_attention.training.recipe import FINAL_PART, Recipe
@@ -31,6 +33,11 @@ def positive(text):
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def deadline(text):
+    """Minutes from now, as time.monotonic will tell it."""
+    return time.monotonic() + 60 * positive(text)
 
 
 def add_schedule_options(parser, defaults):
@@ -111,7 +118,7 @@ def add_run_options(parser):
         type=number(int, 1),
         default=intervals.validate,
         metavar="STEPS",
-        help=f"({intervals.validate})",
+        help=f"try the weights every so many steps, and at the end ({intervals.validate})",
     )
     add("--log-every", type=number(int, 1), default=intervals.log, metavar="STEPS",
         help=f"a row of log.csv, of means over so many steps ({intervals.log})")  # fmt: skip
@@ -130,9 +137,12 @@ def add_run_options(parser):
     )
     add(
         "--minutes",
-        type=positive,
+        dest="stop_at",
+        type=deadline,
+        default=math.inf,
         metavar="MINUTES",
-        help="stop after so long; the same command goes on later",
+        help="stop so long after the start, with the step under way done and the state saved; the "
+        "same command goes on later",
     )
     add(
         "--workers",
@@ -143,7 +153,7 @@ def add_run_options(parser):
     )
     add(
         "--memory",
-        type=number(float, 0),
+        type=number(float, 0, 2**20),
         default=1,
         metavar="GIB",
         help="decoded photographs are kept in memory up to so much (1)",
@@ -168,7 +178,7 @@ def intervals(args):
         validate=args.validate_every,
         save_steps=args.save_every,
         save_minutes=args.save_minutes,
-        stop_minutes=args.minutes,
+        stop_at=args.stop_at,
     )
 
 
@@ -192,35 +202,44 @@ def validation(args):
     return [(name, read_image(path)) for path, name in find_images(args.validate)]
 
 
-def resume(loop, folder):
-    """Lets a Loop go on from its folder's state, if there is one, and says so.
+def begin(loop, path):
+    """Lets a Loop begin at the state of a file or a folder of pieces, and says so.
 
     Raises:
       CheckpointError: the state is damaged or another network's.
     """
-    if not folder.has_state():
-        return
-    arrays, settings = folder.load_state()
-    differences = loop.resume(arrays, settings, folder.join(STATE_FILE))
+    arrays, settings = state.load(path)
+    differences = loop.resume(arrays, settings, path)
     if loop.trainer.chief:
-        folder.cut_logs(loop.step)
-        print(f"goes on from step {loop.step} of {folder.path}")
+        print(f"{'goes on from' if loop.step else 'begins at'} step {loop.step} of {path}")
         for difference in differences:
             print(f"  {difference}")
 
 
-def run(loop):
-    """Runs a Loop and says what came of it. Returns the exit status. Raises CodecError."""
+def run(loop, what_next):
+    """Runs a Loop, from its folder's state if there is one, and says what came of it.
+
+    Args:
+      what_next: function from the path of the weights that are to be used to what is printed.
+
+    Returns:
+      the exit status.
+
+    Raises:
+      CodecError: see `begin` and `Loop.run`.
+    """
+    folder = loop.folder
+    if loop.trainer.chief:
+        folder.lock()
+    if folder.has_state():
+        begin(loop, folder.join(STATE_FILE))
+    if loop.trainer.chief:
+        folder.cut_logs(loop.step)
     reason = loop.run()
     if not loop.trainer.chief:
         return 0
-    path = loop.folder.path
     goes_on = "" if reason == "finished" else "; the same command goes on"
-    print(f"{path}: step {loop.step} of {loop.recipe.steps}{goes_on}")
-    best = "best" if loop.progress["best"] is not None else "last"
-    print(
-        "Export a model for the encoder:\n"
-        f"  python -m gmm_attention.export {os.path.join(path, best)} "
-        f"models/{os.path.basename(os.path.normpath(path))}"
-    )
+    print(f"{folder.path}: step {loop.step} of {loop.recipe.steps}{goes_on}")
+    has_best = loop.progress["best"] is not None and os.path.isdir(folder.join("best"))
+    print(what_next(folder.join("best" if has_best else "last")))
     return 0 if isinstance(reason, str) else 128 + reason

@@ -7,12 +7,16 @@ log.csv           a row for every so many steps, means over them
 validation.csv    a row for each validation
 """
 
+import contextlib
 import csv
+import errno
+import fcntl
+import glob
 import io
 import os
 
 from gmm_attention import checkpoints
-from gmm_attention.errors import CheckpointError, CodecError
+from gmm_attention.errors import CheckpointError, CodecError, TrainingError
 from gmm_attention.files import write_atomically
 from gmm_attention.training import state
 
@@ -46,6 +50,28 @@ class RunFolder:
     def join(self, name):
         return os.path.join(self.path, name)
 
+    def lock(self):
+        """Keeps other processes off the folder until this one ends, and removes their remains.
+
+        Raises:
+          TrainingError: one is at it.
+        """
+        try:
+            # Never closed: with it the lock would go.
+            fcntl.flock(os.open(self.path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"{self.path}: another run trains in this folder; wait for it, or give another "
+                "--output"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        for folder in (self.path, self.join("last"), self.join("best")):
+            # What a kill in the middle of a save left.
+            for path in glob.glob(os.path.join(glob.escape(folder), ".*.tmp")):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
     def has_state(self):
         return os.path.exists(self.join(STATE_FILE))
 
@@ -66,14 +92,29 @@ class RunFolder:
         checkpoints.save(self.join(name), weights, settings)
 
     def log(self, name, row):
-        """Appends a row, dict of str to number, to a CSV file."""
+        """Appends a row, dict of str to number, to a CSV file.
+
+        A file of other columns (another metric's) is moved aside, to NAME.old.
+        """
         path = self.join(name)
         try:
-            with open(path, "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(row))
-                if not file.tell():
-                    writer.writeheader()
-                writer.writerow(row)
+            with open(path, "a+", newline="", encoding="utf-8") as file:
+                file.seek(0)
+                header = next(csv.reader(file), None)
+            if header and set(header) != set(row):
+                os.replace(path, f"{path}.old")
+                header = None
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, header or list(row))
+            if not header:
+                writer.writeheader()
+            writer.writerow(row)
+            with open(path, "r+b" if header else "wb", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                data = text.getvalue().encode()
+                if file.write(data) < len(data):  # as it is where a disk has room for a part
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise CodecError(
                 f"{path}: cannot be written: {error.strerror}; check the free space"
@@ -87,13 +128,17 @@ class RunFolder:
                 continue
             try:
                 with open(path, newline="", encoding="utf-8") as file:
-                    header, *rows = csv.reader(file)
+                    table = list(csv.reader(file))
             except (OSError, ValueError, csv.Error) as error:
                 raise CheckpointError(
                     f"{path}: cannot be read: {error}; move it out of the way"
                 ) from error
-            # The last row may be half of one.
-            rows = [r for r in rows if len(r) == len(header) and int(r[0]) <= step]
+            if not table:
+                continue
+            # A kill may have left half a row.
+            header, *rows = table
+            rows = [r for r in rows if len(r) == len(header) and r[0].isdigit()]
+            rows = [r for r in rows if int(r[0]) <= step]
             text = io.StringIO(newline="")
             csv.writer(text).writerows([header, *rows])
             write_atomically({path: text.getvalue().encode()})

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from gmm_attention.commands.batch import guarded
-from gmm_attention.errors import TrainingError
+from gmm_attention.errors import ImageError, TrainingError
 from gmm_attention.training import options, program_files, recipe, state
 from gmm_attention.training.loop import Loop
 from gmm_attention.training.run_folder import STATE_FILE, RunFolder
@@ -83,38 +83,46 @@ def _train(args, base, directory):
     validation = options.validation(args)
     folder = RunFolder(args.output or os.path.join(directory, "run"))
     program = _jax_program().Program(directory, args.precision)
-    validation = [(name, program.middle(image, name)) for name, image in validation]
+    validation = _middles(program, validation)
     loop = Loop(
         program, settings, photographs, folder, options.intervals(args), validation, args.workers
     )
-    if folder.has_state():
-        options.resume(loop, folder)
-    else:
-        _begin(loop, args.state or _state_in(directory))
-    folder.make()
+    if not folder.has_state():
+        options.begin(loop, args.state or _state_in(directory))
+        loop.progress["best"] = None  # which stayed where the state comes from
     print(f"compiles the step for {_name(program.device)} ...", flush=True)
     begin = time.monotonic()
     program.compiled  # noqa: B018
     print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
-    status = options.run(loop)
+    folder.make()
+    status = options.run(
+        loop,
+        lambda _: f"Back home: python train.py --import {folder.path} --output runs/NAME",
+    )
     if args.pieces:
         arrays = program.arrays()
         state.save_pieces(args.pieces, state.half(arrays) if args.half else arrays, loop.settings())
     return status
 
 
+def _middles(program, validation):
+    """The parts of photographs that the program measures; the smaller ones are passed over."""
+    middles, small = [], []
+    for name, image in validation:
+        try:
+            middles.append((name, program.middle(image, name)))
+        except ImageError as error:
+            small.append(error)
+    if validation and not middles:
+        raise small[0]
+    if small:
+        print(f"passed over {len(small)} of {len(validation)} to validate on, first {small[0]}")
+    return middles
+
+
 def _state_in(directory):
     path = os.path.join(directory, STATE_FILE)
     return path if os.path.exists(path) else directory
-
-
-def _begin(loop, path):
-    """Lets a Loop begin at a state of somewhere else. Raises CheckpointError."""
-    arrays, settings = state.load(path)
-    differences = loop.resume(arrays, settings, path)
-    print(f"begins at step {loop.step} of {path}")
-    for difference in differences:
-        print(f"  {difference}")
 
 
 def _check(args, base, directory):

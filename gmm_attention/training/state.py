@@ -10,6 +10,9 @@ import numpy as np
 from gmm_attention.errors import CheckpointError
 from gmm_attention.files import write_atomically
 
+# Of arrays in a state, each for every variable of the network.
+KINDS = ("weights", "average", "adam_m", "adam_v")
+
 PIECE_BYTES = 15_000_000
 _PIECE_NAME = re.compile(r"state-(\d{3})-of-(\d{3})\.npz-part")
 _SETTINGS = "settings"
@@ -111,15 +114,12 @@ def save_pieces(directory, arrays, settings):
 
 
 def half(arrays):
-    """What is worth carrying over a narrow line: weights and their average, as float16.
+    """What is worth carrying over a narrow line: weights and their average, as 16-bit floats.
 
     Adam's state, eight bytes a weight, builds itself up again in some thousand steps.
     """
-    return {
-        name: array.astype(np.float16)
-        for name, array in arrays.items()
-        if name.startswith(("weights/", "average/"))
-    }
+    kept = {n: a for n, a in arrays.items() if n.startswith(("weights/", "average/"))}
+    return {**{n: a.astype(np.float16) for n, a in kept.items()}, "averaged": arrays["averaged"]}
 
 
 def complete(arrays, shapes, source):
@@ -148,13 +148,13 @@ def complete(arrays, shapes, source):
     for name in sorted({*shapes, *arrays}):
         array, cause = arrays.get(name), None
         if array is None:
-            cause = f"misses {name}"
+            cause = f"misses {name}, as of another network"
         elif name not in shapes:
-            cause = f"has a foreign {name}"
+            cause = f"has a foreign {name}, as of another network"
         elif array.shape != tuple(shapes[name]):
             cause = f"{name} has shape {list(array.shape)}, not {list(shapes[name])}"
         elif not np.isfinite(array).all():
             cause = f"{name} holds values that are not finite numbers"
         if cause:
-            raise CheckpointError(f"{source}: {cause}; it belongs to another network")
+            raise CheckpointError(f"{source}: {cause}; give another state or folder")
     return {name: np.asarray(array, np.float32) for name, array in arrays.items()}

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from gmm_attention import images
+from gmm_attention.errors import TrainingError
 from gmm_attention.evaluation.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
 from gmm_attention.model.layers import Convolution
@@ -32,7 +33,7 @@ def build_model(num_filters, num_mixtures, attention, bfloat16=False):
     """A Cheng2020 to train, at its first weights.
 
     Args:
-      bfloat16: round the operands of analysis' and synthesis' convolutions to bfloat16.
+      bfloat16: round operands and results of analysis' and synthesis' convolutions to bfloat16.
     """
     model = variables.build_model(num_filters, num_mixtures, attention)
     for name, variable in variables.by_name(model).items():
@@ -50,12 +51,15 @@ def build_model(num_filters, num_mixtures, attention, bfloat16=False):
 
 def _part_of_cluster(resolver):
     """This process' number among those of a cluster resolver, and how many they are."""
-    cluster = resolver.cluster_spec() if resolver else {}
-    if not cluster:
+    if not resolver or not resolver.cluster_spec():
         return 0, 1
-    tasks = [
-        (job, i) for job in ("chief", "worker") for i in range(len(cluster.as_dict().get(job, ())))
-    ]
+    jobs = resolver.cluster_spec().as_dict()
+    tasks = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
+    if (resolver.task_type, resolver.task_id) not in tasks:
+        raise TrainingError(
+            f"TF_CONFIG: task {resolver.task_type} {resolver.task_id} is none of its cluster's "
+            "chief and workers, which alone train"
+        )
     return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
 
 
@@ -175,10 +179,10 @@ class TrainStep:
         if parts > 1:
             mean = tf.distribute.ReduceOp.MEAN
             metrics, gradients = context.all_reduce(mean, (metrics, gradients))
-        norm = tf.linalg.global_norm(
-            [g for name, g in zip(self.weights, gradients) if name != QUANTILES]
-        )
-        finite = tf.math.is_finite(norm) & tf.math.is_finite(metrics["loss"])
+        others = [g for name, g in zip(self.weights, gradients) if name != QUANTILES]
+        norm = tf.linalg.global_norm(others)
+        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+        finite &= tf.math.is_finite(metrics["loss"])
         scale = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else tf.ones([])
         context.merge_call(self._update, (gradients, finite, scale, learning_rate))
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
@@ -223,6 +227,11 @@ class TrainStep:
             return flag
         return float(self._sum(tf.constant(float(flag)))) > 0
 
+    def alike(self, number):
+        """Whether all of the strategy's processes give the same integer; all of them must ask."""
+        count = self.part[1]
+        return count == 1 or float(self._sum(tf.constant(float(number)))) == count * number
+
     def _sum_of_replicas(self, value):
         def replica_sum(value):
             context = tf.distribute.get_replica_context()
@@ -257,11 +266,12 @@ class TrainStep:
         height, width = image.shape[:2]
         bits_y, bits_z, padded = self._measure(images.pad(image)[None])
         reconstruction = images.crop(padded.numpy()[0], height, width)
+        similarity = ms_ssim(image, reconstruction)
         measures = {
             "bpp_y": float(bits_y) / (height * width),
             "bpp_z": float(bits_z) / (height * width),
             "psnr": psnr(image, reconstruction),
-            "ms_ssim": ms_ssim(image, reconstruction) or float("nan"),
+            "ms_ssim": float("nan") if similarity is None else similarity,
         }
         return measures, reconstruction
 
