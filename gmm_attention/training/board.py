@@ -28,7 +28,7 @@ class TensorBoard:
         try:
             yield
         except tf.errors.OpError as error:
-            cause = error.message.splitlines()[0]
+            cause = error.message.splitlines()[0].rpartition("}} ")[2]  # after names of the graph
             raise CodecError(f"{self._directory}: cannot be written: {cause}") from error
 
     def scalars(self, name, step, values):
