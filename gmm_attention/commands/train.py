@@ -223,6 +223,7 @@ def _train(args, settings):
     if args.init_from and folder.has_state():
         print(f"{folder.path} has a state already: --init-from is passed over")
         args.init_from = None
+    print("starts; the first step takes longest", flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
