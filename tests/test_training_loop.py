@@ -361,7 +361,7 @@ def test_a_state_comes_back_whole_from_a_file_and_from_pieces(tmp_path, monkeypa
     state.save_pieces(tmp_path / "pieces", ARRAYS, {"step": 7})
     pieces = sorted((tmp_path / "pieces").iterdir())
     assert len(pieces) > 3 and max(path.stat().st_size for path in pieces) <= 100
-    for path in (tmp_path / "state.npz", tmp_path / "pieces"):
+    for path in (tmp_path / "state.npz", tmp_path, tmp_path / "pieces"):
         arrays, settings = state.load(path)
         assert settings == {"step": 7} and list(arrays) == list(ARRAYS)
         for name, array in ARRAYS.items():
@@ -381,8 +381,9 @@ def test_a_damaged_or_missing_state_is_an_error(tmp_path):
             state.load(path)
     with pytest.raises(CheckpointError, match="No such file"):
         state.load(tmp_path / "other.npz")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no state in it"):
-        state.load(tmp_path)
+        state.load(tmp_path / "empty")
 
 
 def test_half_a_state_begins_adam_anew_and_an_average_at_the_weights():

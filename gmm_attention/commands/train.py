@@ -8,7 +8,8 @@ from gmm_attention.commands import batch
 from gmm_attention.errors import TrainingError
 from gmm_attention.training import options, recipe, state
 from gmm_attention.training.loop import Loop
-from gmm_attention.training.run_folder import STATE_FILE, RunFolder
+from gmm_attention.training.run_folder import RunFolder
+from gmm_attention.training.state import STATE_FILE
 
 DESCRIPTION = """\
 Trains the paper's model on photographs, and goes on with a run that was stopped or killed.
@@ -282,9 +283,7 @@ def _export(args, loop):
 
 def _import(args):
     """Takes a runner's state into --output."""
-    path = os.path.join(args.import_from, STATE_FILE)
-    path = path if os.path.exists(path) else args.import_from
-    arrays, settings = state.load(path)
+    arrays, settings = state.load(args.import_from)
     if RunFolder(args.output).has_state():
         raise TrainingError(f"{args.output}: holds a state already; give another --output")
     shapes = {"updates": (), "averaged": ()}
@@ -293,7 +292,7 @@ def _import(args):
         if kind == "weights":
             shapes.update({f"{k}/{variable}": array.shape for k in state.KINDS})
     folder = RunFolder(args.output).make()
-    folder.save_state(state.complete(arrays, shapes, path), _without_best(settings))
+    folder.save_state(state.complete(arrays, shapes, args.import_from), _without_best(settings))
     print(f"{args.output}: step {settings['step']}; train.py --output {args.output} goes on")
     print(_next_command(folder.join("last")))
     return 0

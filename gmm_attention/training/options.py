@@ -11,7 +11,7 @@ from gmm_attention.training import state
 from gmm_attention.training.data import Photographs
 from gmm_attention.training.loop import Intervals
 from gmm_attention.training.recipe import FINAL_PART, Recipe
-from gmm_attention.training.run_folder import STATE_FILE
+from gmm_attention.training.state import STATE_FILE
 
 
 def number(kind, least, most=math.inf):

@@ -9,7 +9,7 @@ from tensorflow.compiler.xla.service import hlo_pb2
 from gmm_attention.errors import TrainingError
 from gmm_attention.evaluation.metrics import MS_SSIM_SMALLEST_SIDE
 from gmm_attention.training import program_files, state
-from gmm_attention.training.run_folder import STATE_FILE
+from gmm_attention.training.state import STATE_FILE
 
 # What is bound to the compiler that traced, or has a seed of its own.
 _NOT_PORTABLE = {"custom-call", "infeed", "outfeed", "rng", "rng-get-and-update-state"}

@@ -19,8 +19,8 @@ from gmm_attention import checkpoints
 from gmm_attention.errors import CheckpointError, CodecError, TrainingError
 from gmm_attention.files import write_atomically
 from gmm_attention.training import state
+from gmm_attention.training.state import STATE_FILE
 
-STATE_FILE = "state.npz"
 LOG, VALIDATION = "log.csv", "validation.csv"
 
 

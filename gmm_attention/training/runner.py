@@ -15,7 +15,7 @@ from gmm_attention.commands.batch import guarded
 from gmm_attention.errors import ImageError, TrainingError
 from gmm_attention.training import options, program_files, recipe, state
 from gmm_attention.training.loop import Loop
-from gmm_attention.training.run_folder import STATE_FILE, RunFolder
+from gmm_attention.training.run_folder import RunFolder
 
 DESCRIPTION = """\
 Trains a model by a step that train.py --export wrote into this file's folder, and goes on with a
@@ -88,7 +88,7 @@ def _train(args, base, directory):
         program, settings, photographs, folder, options.intervals(args), validation, args.workers
     )
     if not folder.has_state():
-        options.begin(loop, args.state or _state_in(directory))
+        options.begin(loop, args.state or directory)
         loop.progress["best"] = None  # which stayed where the state comes from
     print(f"compiles the step for {_name(program.device)} ...", flush=True)
     begin = time.monotonic()
@@ -120,17 +120,12 @@ def _middles(program, validation):
     return middles
 
 
-def _state_in(directory):
-    path = os.path.join(directory, STATE_FILE)
-    return path if os.path.exists(path) else directory
-
-
 def _check(args, base, directory):
     """Prints what is to be known before a long run on a new kind of machine."""
     module = _jax_program()
     import jax
 
-    arrays, _ = state.load(args.state or _state_in(directory))
+    arrays, _ = state.load(args.state or directory)
     print(f"JAX {jax.__version__}, {_name(jax.devices()[0])}")
     print(f"N {base.num_filters}, batch {base.batch}, crop {base.crop}")
     losses = {}

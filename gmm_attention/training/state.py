@@ -13,6 +13,8 @@ from gmm_attention.files import write_atomically
 # Of arrays in a state, each for every variable of the network.
 KINDS = ("weights", "average", "adam_m", "adam_v")
 
+STATE_FILE = "state.npz"
+
 PIECE_BYTES = 15_000_000
 _PIECE_NAME = re.compile(r"state-(\d{3})-of-(\d{3})\.npz-part")
 _SETTINGS = "settings"
@@ -58,7 +60,7 @@ def load(path):
     """Reads what `save` or `save_pieces` wrote.
 
     Args:
-      path: a file of `save`, or a directory of `save_pieces`.
+      path: a file of `save`, or a directory with one (state.npz) or with those of `save_pieces`.
 
     Returns:
       arrays, settings.
@@ -66,8 +68,9 @@ def load(path):
     Raises:
       CheckpointError: missing, incomplete or damaged.
     """
-    if not os.path.isdir(path):
-        return _unpack(path, path)
+    whole = os.path.join(path, STATE_FILE) if os.path.isdir(path) else path
+    if whole == path or os.path.exists(whole):
+        return _unpack(whole, whole)
     pieces = {}
     for name in os.listdir(path):
         match = _PIECE_NAME.fullmatch(name)
