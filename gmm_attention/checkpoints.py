@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from gmm_attention.errors import CheckpointError
-from gmm_attention.files import write_atomically
+from gmm_attention.files import make_folder, write_atomically
 
 SETTINGS_FILE = "settings.json"
 WEIGHTS_FILE = "weights.npz"
@@ -23,20 +23,51 @@ def save(directory, arrays, settings):
     Raises:
       CodecError: the directory or a file in it cannot be written.
     """
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{directory}: cannot be made: {error.strerror}") from error
+    make_folder(directory)
     weights = io.BytesIO()
     np.savez_compressed(weights, **arrays)
-    text = json.dumps(settings, indent=2) + "\n"
     # The settings come last: a directory that has them is whole.
     write_atomically(
         {
             os.path.join(directory, WEIGHTS_FILE): weights.getvalue(),
-            os.path.join(directory, SETTINGS_FILE): text.encode(),
+            os.path.join(directory, SETTINGS_FILE): _settings_text(settings),
         }
     )
+
+
+def load_settings(directory):
+    """Reads the settings of what `save` wrote.
+
+    Returns:
+      dict, with num_filters (int), num_mixtures (int), attention (bool) and what else was saved.
+
+    Raises:
+      CheckpointError: the file is missing, unreadable or damaged.
+    """
+    path = os.path.join(directory, SETTINGS_FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = json.load(file)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read: {error.strerror}; --model takes an exported model, "
+            "a training checkpoint or the prefix of a TF1 checkpoint"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: {error}; export the model again") from error
+    for key, kind in [("num_filters", int), ("num_mixtures", int), ("attention", bool)]:
+        if not isinstance(settings, dict) or type(settings.get(key)) is not kind:
+            raise CheckpointError(f"{path}: damaged: it does not give {key}")
+    return settings
+
+
+def save_settings(directory, settings):
+    """Writes new settings beside weights that stay; see `load_settings`.
+
+    Raises:
+      CodecError: the file cannot be written.
+    """
+    write_atomically({os.path.join(directory, SETTINGS_FILE): _settings_text(settings)})
 
 
 def load(directory):
@@ -48,23 +79,8 @@ def load(directory):
     Raises:
       CheckpointError: a file is missing, unreadable or damaged.
     """
-    settings_path = os.path.join(directory, SETTINGS_FILE)
+    settings = load_settings(directory)
     weights_path = os.path.join(directory, WEIGHTS_FILE)
-    try:
-        with open(settings_path, encoding="utf-8") as file:
-            settings = json.load(file)
-        for key, kind in [("num_filters", int), ("num_mixtures", int), ("attention", bool)]:
-            if not isinstance(settings, dict) or type(settings.get(key)) is not kind:
-                raise CheckpointError(f"{settings_path}: damaged: it does not give {key}")
-    except OSError as error:
-        raise CheckpointError(
-            f"{settings_path}: cannot be read: {error.strerror}; --model takes an exported model, "
-            "a training checkpoint or the prefix of a TF1 checkpoint"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(
-            f"{settings_path}: damaged: {error}; export the model again"
-        ) from error
     try:
         with np.load(weights_path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}, settings
@@ -78,3 +94,7 @@ def load(directory):
         raise CheckpointError(
             f"{weights_path}: damaged: {cause}; copy or export the model again"
         ) from error
+
+
+def _settings_text(settings):
+    return (json.dumps(settings, indent=2) + "\n").encode()

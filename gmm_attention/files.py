@@ -1,6 +1,9 @@
-"""Writes files whole or not at all: bytes in, files under their final names out."""
+"""Files written whole or not at all, folders for them, and CSV files that grow row by row."""
 
 import contextlib
+import csv
+import errno
+import io
 import os
 import secrets
 
@@ -48,3 +51,96 @@ def write_atomically(files):
         for temporary, _ in renamings:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def make_folder(path):
+    """Makes a folder, with those above it, unless it is there; "" is the current one.
+
+    Raises:
+      CodecError: it cannot be made.
+    """
+    try:
+        os.makedirs(path or ".", exist_ok=True)
+    except OSError as error:
+        raise CodecError(
+            f"{path}: cannot be made: {error.strerror}; give another folder, or change its "
+            "permissions"
+        ) from error
+
+
+def append_row(path, row):
+    """Appends a row to a CSV file, which begins with its columns' names.
+
+    A file of other columns is moved aside, to NAME.old. A row that the disk has no room for leaves
+    nothing behind.
+
+    Args:
+      path: str or Path.
+      row: dict of the column's name to what is to stand there.
+
+    Raises:
+      CodecError: the file cannot be written.
+    """
+    try:
+        with open(path, "a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            columns = next(csv.reader(file), None)
+        if columns and set(columns) != set(row):
+            os.replace(path, f"{path}.old")
+            columns = None
+        text = _csv_text(columns or list(row), [row], header=not columns)
+        with open(path, "r+b" if columns else "wb", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(text) < len(text):  # as it is where a disk has room for a part
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise CodecError(
+            f"{path}: cannot be written: {error.strerror}; check the free space"
+        ) from error
+
+
+def read_rows(path):
+    """Reads a CSV file that `append_row` made, without what a kill left of a row.
+
+    Returns:
+      columns: list of names, empty if there is no such file or nothing in it.
+      rows: list of dicts of name to str.
+
+    Raises:
+      CodecError: the file cannot be read.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        columns, *rows = list(csv.reader(lines)) or [[]]
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError, csv.Error) as error:
+        raise CodecError(f"{path}: cannot be read: {error}; move it out of the way") from error
+    return columns, [dict(zip(columns, row)) for row in rows if len(row) == len(columns)]
+
+
+def write_rows(path, columns, rows):
+    """Writes a whole CSV file, atomically.
+
+    Args:
+      path: str or Path.
+      columns: list of names, in order.
+      rows: list of dicts with these keys.
+
+    Raises:
+      CodecError: see `write_atomically`.
+    """
+    write_atomically({path: _csv_text(columns, rows, header=True)})
+
+
+def _csv_text(columns, rows, header):
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

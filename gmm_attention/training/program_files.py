@@ -14,8 +14,8 @@ import json
 import os
 import zipfile
 
-from gmm_attention.errors import CodecError, TrainingError
-from gmm_attention.files import write_atomically
+from gmm_attention.errors import TrainingError
+from gmm_attention.files import make_folder, write_atomically
 
 FORMAT = 1
 DESCRIPTION_FILE = "program.json"
@@ -68,10 +68,7 @@ def save(directory, description, programs):
     Raises:
       CodecError: the directory or a file in it cannot be written.
     """
-    try:
-        os.makedirs(directory, exist_ok=True)
-    except OSError as error:
-        raise CodecError(f"{directory}: cannot be made: {error.strerror}") from error
+    make_folder(directory)
     described = {
         name: {**description["programs"][name], "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in programs.items()

@@ -8,16 +8,13 @@ validation.csv    a row for each validation
 """
 
 import contextlib
-import csv
-import errno
 import fcntl
 import glob
-import io
 import os
 
 from gmm_attention import checkpoints
-from gmm_attention.errors import CheckpointError, CodecError, TrainingError
-from gmm_attention.files import write_atomically
+from gmm_attention.errors import TrainingError
+from gmm_attention.files import append_row, make_folder, read_rows, write_rows
 from gmm_attention.training import state
 from gmm_attention.training.state import STATE_FILE
 
@@ -39,12 +36,7 @@ class RunFolder:
 
     def make(self):
         """Makes the folder if need be, and returns this object."""
-        try:
-            os.makedirs(self.path, exist_ok=True)
-        except OSError as error:
-            raise CodecError(
-                f"{self.path}: cannot be made: {error.strerror}; give another --output"
-            ) from error
+        make_folder(self.path)
         return self
 
     def join(self, name):
@@ -92,53 +84,13 @@ class RunFolder:
         checkpoints.save(self.join(name), weights, settings)
 
     def log(self, name, row):
-        """Appends a row, dict of str to number, to a CSV file.
-
-        A file of other columns (another metric's) is moved aside, to NAME.old.
-        """
-        path = self.join(name)
-        try:
-            with open(path, "a+", newline="", encoding="utf-8") as file:
-                file.seek(0)
-                header = next(csv.reader(file), None)
-            if header and set(header) != set(row):
-                os.replace(path, f"{path}.old")
-                header = None
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, header or list(row))
-            if not header:
-                writer.writeheader()
-            writer.writerow(row)
-            with open(path, "r+b" if header else "wb", buffering=0) as file:
-                end = file.seek(0, os.SEEK_END)
-                data = text.getvalue().encode()
-                if file.write(data) < len(data):  # as it is where a disk has room for a part
-                    file.truncate(end)
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise CodecError(
-                f"{path}: cannot be written: {error.strerror}; check the free space"
-            ) from error
+        """Appends a row, dict of str to number, to a CSV file; see `append_row`."""
+        append_row(self.join(name), row)
 
     def cut_logs(self, step):
         """Drops rows of steps after this one, which the run is to take again."""
-        for name in (LOG, VALIDATION):
-            path = self.join(name)
-            if not os.path.exists(path):
-                continue
-            try:
-                with open(path, newline="", encoding="utf-8") as file:
-                    table = list(csv.reader(file))
-            except (OSError, ValueError, csv.Error) as error:
-                raise CheckpointError(
-                    f"{path}: cannot be read: {error}; move it out of the way"
-                ) from error
-            if not table:
-                continue
-            # A kill may have left half a row.
-            header, *rows = table
-            rows = [r for r in rows if len(r) == len(header) and r[0].isdigit()]
-            rows = [r for r in rows if int(r[0]) <= step]
-            text = io.StringIO(newline="")
-            csv.writer(text).writerows([header, *rows])
-            write_atomically({path: text.getvalue().encode()})
+        for path in (self.join(LOG), self.join(VALIDATION)):
+            columns, rows = read_rows(path)
+            if columns:
+                kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]
+                write_rows(path, columns, kept)
