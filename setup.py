@@ -1,4 +1,5 @@
-"""Installs the package `gmm_attention` and the commands gmm-encode, gmm-decode and gmm-train.
+"""Installs the package `gmm_attention` and the commands gmm-encode, gmm-decode, gmm-train and
+gmm-evaluate.
 
 Models are not part of the package: an installed command takes one by --model, or looks for a
 default in ./models.
@@ -46,10 +47,15 @@ setup(
         "numpy>=1.23.5,<2",
         "imageio>=2.28,<3",
         # imageio brings Pillow, but images.py also relies on how Pillow names sample layouts.
-        "pillow>=11,<14",
+        # 11.3 is the first to write AVIF.
+        "pillow>=11.3,<14",
+        "matplotlib>=3.6,<4",
+        "bjontegaard==1.3.0",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis"],
+        "test": ["pytest", "hypothesis", "scikit-image", "pillow-jxl-plugin"],
+        # For evaluate.py --codecs jxl.
+        "jxl": ["pillow-jxl-plugin"],
         # CUDA 11.8 as tensorflow 2.14.1 lists it in its extra "and-cuda", but for tensorrt, which
         # TensorFlow can do without and which pip does not install in the version listed there.
         "gpu": [
@@ -70,6 +76,7 @@ setup(
             "gmm-encode = gmm_attention.commands.encoder:main",
             "gmm-decode = gmm_attention.commands.decoder:main",
             "gmm-train = gmm_attention.commands.train:main",
+            "gmm-evaluate = gmm_attention.commands.evaluate:main",
         ]
     },
     classifiers=[

@@ -19,3 +19,7 @@ class CheckpointError(CodecError):
 
 class TrainingError(CodecError):
     """Training that cannot go on: a loss that is not finite, or options that do not fit."""
+
+
+class CurveError(CodecError):
+    """A curve's file that cannot be read, or curves that cannot be compared."""

@@ -155,12 +155,16 @@ def test_inspect_gives_arrays_without_the_batch_axis(inspected):
         "scales": (h, w, N, K),
         "x_hat": (160, 200, 3),
     }
-    assert set(inspected) == {*shapes, "bits_y", "bits_z"}
+    elements = {"element_bits_y": (h, w, N), "element_bits_z": (h // 4, w // 4, N)}
+    assert set(inspected) == {*shapes, *elements, "bits_y", "bits_z"}
     for name, shape in shapes.items():
         assert type(inspected[name]) is np.ndarray and inspected[name].dtype == np.float32
         assert inspected[name].shape == shape
         assert np.isfinite(inspected[name]).all()
     assert isinstance(inspected["bits_y"], float) and isinstance(inspected["bits_z"], float)
+    for name, shape in elements.items():
+        assert inspected[name].shape == shape and inspected[name].min() >= 0
+        assert inspected[name].sum() == pytest.approx(inspected[name[len("element_") :]])
 
 
 def test_inspected_latents_are_those_that_are_coded(tiny_codec, photograph, inspected):

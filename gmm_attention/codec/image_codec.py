@@ -181,7 +181,8 @@ class ImageCodec:
           dict of numpy arrays of the padded image, without the batch axis (h = H/16, w = W/16
           after padding): y, y_hat [h, w, N]; z, z_hat [h/4, w/4, N]; phi [h, w, 2N]; weights,
           means, scales [h, w, N, K]; x_hat [H, W, 3] of the unpadded image, 0..255, float, before
-          rounding; and bits_y, bits_z, cross-entropies in bits, floats.
+          rounding; element_bits_y [h, w, N], element_bits_z [h/4, w/4, N], the cross-entropy of
+          each element in bits; and bits_y, bits_z, their sums, floats.
         """
         y, z, y_hat, z_symbols = self._latents(image)
         model = self.model
@@ -189,7 +190,9 @@ class ImageCodec:
         z_hat = model.entropy_bottleneck.dequantize(z_symbols[None])
         phi = model.hyper_synthesis(z_hat)
         mixture = model.entropy_parameters([y_hat[None], phi])
-        likelihoods_z = model.entropy_bottleneck.likelihoods(z_hat).numpy()
+        likelihoods_z = model.entropy_bottleneck.likelihoods(z_hat).numpy()[0]
+        bits_y = gaussian_mixture.bits(y_hat[None], *mixture).numpy()[0]
+        bits_z = -np.log2(likelihoods_z.astype(np.float64))
         weights, means, scales = (t.numpy()[0] for t in mixture)
         return {
             "y": y,
@@ -201,8 +204,10 @@ class ImageCodec:
             "means": means,
             "scales": scales,
             "x_hat": self._pixels(y_hat, *image.shape[:2]),
-            "bits_y": float(tf.reduce_sum(gaussian_mixture.bits(y_hat, *mixture))),
-            "bits_z": float(-np.log2(likelihoods_z.astype(np.float64)).sum()),
+            "element_bits_y": bits_y,
+            "element_bits_z": bits_z,
+            "bits_y": float(bits_y.sum()),
+            "bits_z": float(bits_z.sum()),
         }
 
 

@@ -1,7 +1,8 @@
 """An image and its reconstruction to PSNR and MS-SSIM."""
 
+import math
+
 import numpy as np
-import tensorflow as tf
 
 # Five scales with an 11x11 window.
 MS_SSIM_SMALLEST_SIDE = 161
@@ -26,7 +27,15 @@ def ms_ssim(image, reconstruction):
     Args:
       image, reconstruction: uint8 [H, W, 3].
     """
+    # Here, for tables want only the decibels, and TensorFlow takes seconds to import.
+    import tensorflow as tf
+
     if min(image.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
         return None
     pair = (tf.cast(t[None], tf.float32) for t in (image, reconstruction))
     return float(tf.image.ssim_multiscale(*pair, max_val=255.0)[0])
+
+
+def decibels(value):
+    """MS-SSIM, 0..1, in dB: -10 log10(1 - value); infinity for 1."""
+    return float("inf") if value >= 1 else -10 * math.log10(1 - value)

@@ -1,0 +1,227 @@
+"""Means and curves to tables of text."""
+
+import numpy as np
+
+from gmm_attention.errors import CurveError
+from gmm_attention.evaluation import curves
+from gmm_attention.evaluation.metrics import MS_SSIM_SMALLEST_SIDE
+from gmm_attention.evaluation.results import OWN
+
+_QUALITY = {"PSNR": "PSNR", "MSSSIM": "MS-SSIM in dB"}
+_NONE = "-"
+MISSED_RATE = 0.05  # from which on a codec is said to miss the rate that it was to have
+
+
+def means_table(all_means):
+    """Lists Means, a line each."""
+    header = ["", "images", "bpp", "side bpp", "PSNR dB", "MS-SSIM", "in dB", "mean of dB"]
+    header += ["encode s", "decode s"]
+    rows = [
+        [
+            m.title,
+            str(m.images),
+            *(_number(v, 4) for v in (m.bpp, m.side_bpp)),
+            _number(m.psnr, 2),
+            _number(m.ms_ssim, 4),
+            *(_number(v, 2) for v in (m.ms_ssim_db, m.ms_ssim_mean_db)),
+            *(_number(v, 3) for v in (m.encode_seconds, m.decode_seconds)),
+        ]
+        for m in all_means
+    ]
+    return _table(header, rows)
+
+
+def means_notes(rows, num_images, jobs):
+    """Says what a table of means does not.
+
+    Args:
+      rows: dict of the codec's title to dict of model to list of rows.
+      num_images: that were to be measured.
+      jobs: number of processes that measured at the same time.
+
+    Returns:
+      str, one or more lines.
+    """
+    notes = [
+        "Means over the images of each one's bpp, PSNR and MS-SSIM. MS-SSIM in dB is that of the "
+        "mean, as published curves seem to have it, and is what is compared."
+    ]
+    if jobs > 1:
+        notes.append(f"Times are of {jobs} processes at once.")
+    targets, small = {}, 0
+    for title, by_model in rows.items():
+        for model, measured in by_model.items():
+            if len(measured) < num_images:
+                about = model if title == OWN else title
+                notes.append(f"{about}: the means are of {len(measured)} of {num_images} images.")
+            if title == OWN:
+                small = sum(row["ms_ssim"] is None for row in measured)
+                targets.update({(model, row["image"]): row["bpp"] for row in measured})
+                continue
+            off = [row["bpp"] / targets[model, row["image"]] - 1 for row in measured]
+            missed = [share for share in off if abs(share) > MISSED_RATE]
+            if missed:
+                notes.append(
+                    f"{title}: {len(missed)} of {len(off)} images are more than {MISSED_RATE:.0%} "
+                    f"off the rate of {model}, {max(missed, key=abs):+.1%} at most."
+                )
+    if small:
+        notes.append(
+            f"Images with a side under {MS_SSIM_SMALLEST_SIDE} pixels are too small for MS-SSIM's "
+            f"five scales ({small} of these); its means are of the others."
+        )
+    return "\n".join(notes)
+
+
+def distance_table(all_means, metric, others):
+    """Lists how far models lie from curves, each at the model's own rate and quality.
+
+    Args:
+      all_means: list of Means, of models.
+      metric: "PSNR" or "MSSSIM".
+      others: list of Curve of that metric.
+    """
+    header = [f"{_QUALITY[metric]} and rate, beside"]
+    header += [f"{m.model} ({m.bpp:.4f} bpp)" for m in all_means]
+    rows = []
+    for curve in others:
+        row = [curve.name]
+        for m in all_means:
+            quality = m.psnr if metric == "PSNR" else m.ms_ssim_db
+            try:
+                decibels, per_cent = curves.distance(m.bpp, quality, curve)
+                row.append(f"{_signed(decibels, 2, ' dB')}  {_signed(per_cent, 1, ' %'):>8}")
+            except CurveError as error:
+                row.append(str(error).partition(": ")[2].partition(";")[0])
+        rows.append(row)
+    note = f"{_NONE} where the rate or the quality lies outside of the curve"
+    return f"{_table(header, rows)}\n{note}"
+
+
+def difference_table(all_curves, anchor):
+    """Lists the BD-rate and BD-PSNR (or the like of MS-SSIM) of curves against an anchor.
+
+    Args:
+      all_curves: list of Curve of the anchor's set and metric.
+      anchor: Curve.
+
+    Returns:
+      str, lines by BD-rate; those that cannot be compared come last, with the reason.
+
+    Raises:
+      CurveError: none of the curves can be compared with the anchor.
+    """
+    header = [f"{_QUALITY[anchor.metric]}, against {anchor.name}"]
+    header += ["BD-rate", "BD dB", "both reach", "of the span"]
+    compared, errors = [], []
+    for curve in all_curves:
+        if curve.name == anchor.name:
+            continue
+        try:
+            compared.append((curve.name, curves.compare(curve, anchor)))
+        except CurveError as error:
+            errors.append(error)
+    if errors and not compared:
+        raise errors[0]
+    compared.sort(key=lambda pair: (pair[1].rate is None, pair[1].rate or 0))
+    rows = [
+        [
+            name,
+            _signed(d.rate, 2, " %"),
+            _signed(d.quality, 2, " dB"),
+            _NONE if d.overlap is None else "{:.2f} to {:.2f} dB".format(*d.overlap),
+            f"{d.share:.0%}",
+        ]
+        for name, d in compared
+    ]
+    return "\n".join([_table(header, rows), *map(str, errors)])
+
+
+def bits_rows(apart):
+    """Lists where the bits go.
+
+    Args:
+      apart: dict of model to list of (image's name, Bits).
+
+    Returns:
+      list of dicts, a row for each model and image, in bits; and list of dicts, a row for each
+      model and channel, in bits per pixel, means over the images.
+    """
+    images, channels = [], []
+    for model, results in apart.items():
+        for name, bits in results:
+            images.append(
+                {
+                    "model": model,
+                    "image": name,
+                    "height": bits.height,
+                    "width": bits.width,
+                    "y_bits": bits.file_y,
+                    "z_bits": bits.file_z,
+                    "header_bits": bits.header,
+                    "y_cross_entropy": round(float(bits.y_channels.sum()), 1),
+                    "z_cross_entropy": round(float(bits.z_channels.sum()), 1),
+                    "channels_in_use": int(bits.live.sum()),
+                }
+            )
+        if results:
+            of_y, of_z = (
+                np.mean([getattr(b, k) / (b.height * b.width) for _, b in results], axis=0)
+                for k in ("y_channels", "z_channels")
+            )
+            used = np.sum([bits.live for _, bits in results], axis=0)
+            channels += [
+                {
+                    "model": model,
+                    "channel": channel,
+                    "y_bpp": f"{of_y[channel]:.9f}",
+                    "z_bpp": f"{of_z[channel]:.9f}",
+                    "images_in_use": int(used[channel]),
+                }
+                for channel in range(len(used))
+            ]
+    return images, channels
+
+
+def bits_table(apart):
+    """Sums up `bits_rows`, a line for each model: shares of all bits, and what coding costs."""
+    header = ["where the bits go", "images", "y", "z", "header", "channels in use"]
+    header += ["y beside its cross-entropy", "z"]
+    rows = []
+    for model, results in apart.items():
+        if not results:
+            continue
+        bits = [b for _, b in results]
+        y, z, headers = (sum(getattr(b, k) for b in bits) for k in ("file_y", "file_z", "header"))
+        live = [int(b.live.sum()) for b in bits]
+        of_y, of_z = (sum(getattr(b, k).sum() for b in bits) for k in ("y_channels", "z_channels"))
+        rows.append(
+            [
+                model,
+                str(len(bits)),
+                *(f"{part / (y + z + headers):.1%}" for part in (y, z, headers)),
+                f"{min(live)} to {max(live)} of {len(bits[0].live)}",
+                *(f"{file / ideal - 1:+.2%}" for file, ideal in ((y, of_y), (z, of_z))),
+            ]
+        )
+    return _table(header, rows)
+
+
+def _number(value, digits):
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value, digits, unit):
+    return _NONE if value is None else f"{value:+.{digits}f}{unit}"
+
+
+def _table(header, rows):
+    """Aligns cells: the first column at its left, numbers at their right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))]
+        ).rstrip()
+        for line in lines
+    )
