@@ -9,11 +9,16 @@ import time
 
 from gmm_attention.errors import BitstreamError, CodecError
 
-DEFAULT_MODEL = os.path.join("models", "mse-0.0032-n48")
+MODELS = "models"
+DEFAULT_MODEL = os.path.join(MODELS, "mse-0.0032-n48")
+MODEL_HELP = (
+    "exported model, training checkpoint, or prefix of a TF1 checkpoint such as "
+    "models/model-1399000"
+)
 
 
 def parser(description, default_input, default_output, input_help):
-    """An argument parser with the options that both programs have."""
+    """An argument parser with the options that encoder and decoder have, but for the model."""
     result = argparse.ArgumentParser(description=description)
     add = result.add_argument
     add("--input", metavar="PATH", default=default_input, help=f"{input_help} ({default_input})")
@@ -23,13 +28,12 @@ def parser(description, default_input, default_output, input_help):
         default=default_output,
         help=f"folder for the results, made if need be ({default_output})",
     )
-    add(
-        "--model",
-        metavar="PATH",
-        default=DEFAULT_MODEL,
-        help="exported model, training checkpoint, or prefix of a TF1 checkpoint such as "
-        f"models/model-1399000 ({DEFAULT_MODEL})",
-    )
+    add_device_and_quiet(add)
+    return result
+
+
+def add_device_and_quiet(add):
+    """Adds --device and --quiet; `add` is a parser's or a group's add_argument."""
     add(
         "--device",
         choices=("auto", "cpu", "gpu"),
@@ -37,7 +41,6 @@ def parser(description, default_input, default_output, input_help):
         help="where the transforms run; auto takes a GPU if TensorFlow sees one (auto)",
     )
     add("--quiet", action="store_true", help="print nothing but errors")
-    return result
 
 
 def start(model, device):
@@ -78,22 +81,23 @@ def _progress_bar(done, total, begin):
     sys.stderr.flush()
 
 
-def process_all(jobs, process, quiet):
+def process_all(jobs, process, quiet, total=None):
     """Calls process(job) for each job; an error in one is printed and the others go on.
 
     Args:
-      jobs: list.
+      jobs: list, or an iterator with its total.
       process: function of a job to the text to print for it, and what is to be returned.
       quiet: print errors only.
 
     Returns:
       list of what process returned, without the failed ones.
     """
+    total = len(jobs) if total is None else total
     results, begin = [], time.monotonic()
     bar = sys.stderr.isatty() and not quiet
     for done, job in enumerate(jobs):
         if bar:
-            _progress_bar(done, len(jobs), begin)
+            _progress_bar(done, total, begin)
         text = error_text = None
         try:
             text, result = process(job)
@@ -105,7 +109,7 @@ def process_all(jobs, process, quiet):
         if error_text:
             print(error_text, file=sys.stderr, flush=True)
         elif not quiet:
-            print(f"[{done + 1}/{len(jobs)}] {text}", flush=True)
+            print(f"[{done + 1}/{total}] {text}", flush=True)
     return results
 
 
@@ -124,21 +128,6 @@ def about(path):
         raise
     except CodecError as error:
         raise type(error)(f"{path}: {error}") from error
-
-
-def make_folder_of(path):
-    """Makes the folder that a file is to be written into.
-
-    Raises:
-      CodecError: it cannot be made.
-    """
-    folder = os.path.dirname(path)
-    try:
-        os.makedirs(folder or ".", exist_ok=True)
-    except OSError as error:
-        raise CodecError(
-            f"{folder}: cannot be made: {error.strerror}; give another --output"
-        ) from error
 
 
 def guarded(main, quiet):

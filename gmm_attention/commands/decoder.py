@@ -6,6 +6,7 @@ import time
 
 from gmm_attention.commands import batch
 from gmm_attention.errors import BitstreamError
+from gmm_attention.files import make_folder
 
 
 def _find_coded(path):
@@ -69,7 +70,7 @@ def _decode(codec, stem, target):
     with batch.about(names[0]):
         image = codec.decode(npz, y_string, names)
     seconds = time.monotonic() - begin
-    batch.make_folder_of(target)
+    make_folder(os.path.dirname(target))
     write_png(target, image)
     height, width = image.shape[:2]
     return f"{names[0]} -> {target} ({width}x{height})\nTime: {seconds:.2f} s\n", seconds
@@ -96,6 +97,12 @@ def main(argv=None):
         default_input="images",
         default_output="recon",
         input_help="a folder searched recursively, or one .npz or .bin file",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        default=batch.DEFAULT_MODEL,
+        help=f"{batch.MODEL_HELP} ({batch.DEFAULT_MODEL})",
     )
     args = parser.parse_args(argv)
     return batch.guarded(lambda: _run(args), args.quiet)

@@ -1,11 +1,15 @@
 """Photographs to NAME.npz and NAME.bin, with the figures that the original prints."""
 
+import glob
 import os
 import sys
 import time
 
+from gmm_attention import checkpoints
 from gmm_attention.commands import batch
-from gmm_attention.files import write_atomically
+from gmm_attention.errors import CheckpointError
+from gmm_attention.files import make_folder, write_atomically
+from gmm_attention.training.options import positive
 
 
 def _encode(codec, path, stem, measure):
@@ -18,7 +22,7 @@ def _encode(codec, path, stem, measure):
     with batch.about(path):
         npz, y_string, y_hat = codec.encode(image)
     seconds = time.monotonic() - begin
-    batch.make_folder_of(stem)
+    make_folder(os.path.dirname(stem))
     write_atomically({f"{stem}.npz": npz, f"{stem}.bin": y_string})
     if not measure:
         return "", None
@@ -69,13 +73,47 @@ def _summary(results, total, start_up):
     return f"{text}; start-up {start_up:.1f} s"
 
 
+def _nearest_model(paths, target):
+    """Chooses by the rates that `evaluate.py --record` wrote into the models' settings.
+
+    Args:
+      paths: of the models to choose from, or None for all in models/.
+      target: bpp.
+
+    Returns:
+      path, and its mean bpp on Kodak.
+
+    Raises:
+      CheckpointError: no such model, or none whose rate is known.
+    """
+    if paths is None:
+        found = glob.glob(os.path.join(batch.MODELS, "*", checkpoints.SETTINGS_FILE))
+        paths = sorted(os.path.dirname(path) for path in found)
+    rates = {}
+    for path in paths:
+        measured = checkpoints.load_settings(path).get("measured", {})
+        if "Kodak" in measured:
+            rates[path] = measured["Kodak"]["bpp"]
+    if not rates:
+        raise CheckpointError(
+            f"{', '.join(paths) or batch.MODELS}: no model whose rate on Kodak is known; give one "
+            "by --model, or measure it: evaluate.py --images KODAK --models MODEL --record"
+        )
+    return min(rates.items(), key=lambda item: abs(item[1] - target))
+
+
 def _run(args):
     from gmm_attention.images import find_images
 
     found = find_images(args.input)
-    codec, start_up = batch.start(args.model, args.device)
+    model = args.model[0] if args.model else batch.DEFAULT_MODEL
+    if args.target_bpp:
+        model, rate = _nearest_model(args.model, args.target_bpp)
+        if not args.quiet:
+            print(f"target {args.target_bpp:.4f} bpp: {model}, {rate:.4f} bpp on Kodak, is nearest")
+    codec, start_up = batch.start(model, args.device)
     if not args.quiet:
-        print(f"{args.model}: fingerprint {codec.fingerprint.hex()}, start-up {start_up:.1f} s")
+        print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {start_up:.1f} s")
     results = batch.process_all(
         found,
         lambda job: _encode(codec, job[0], os.path.join(args.output, job[1]), not args.quiet),
@@ -83,6 +121,12 @@ def _run(args):
     )
     if not args.quiet:
         print(_summary(results, len(found), start_up))
+        if args.target_bpp and results:
+            reached = _mean([figures["bpp"] for figures in results])
+            print(
+                f"target {args.target_bpp:.4f} bpp, reached {reached:.4f} "
+                f"({reached / args.target_bpp - 1:+.1%})"
+            )
     return 0 if len(results) == len(found) else 1
 
 
@@ -94,7 +138,22 @@ def main(argv=None):
         default_output="images",
         input_help="an image (PNG, JPEG, WebP, BMP, TIFF), or a folder searched recursively",
     )
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        nargs="+",
+        help=f"{batch.MODEL_HELP} ({batch.DEFAULT_MODEL}); several with --target-bpp",
+    )
+    parser.add_argument(
+        "--target-bpp",
+        metavar="BPP",
+        type=positive,
+        help="take, of the models given or else of all in models/, the one whose mean rate on "
+        "Kodak is nearest to this many bits per pixel",
+    )
     args = parser.parse_args(argv)
+    if args.model and len(args.model) > 1 and not args.target_bpp:
+        parser.error("--model takes several only with --target-bpp")
     return batch.guarded(lambda: _run(args), args.quiet)
 
 
