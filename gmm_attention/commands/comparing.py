@@ -1,0 +1,156 @@
+"""Measured and published curves to tables that are printed and plots."""
+
+import os
+
+from gmm_attention.errors import CurveError
+from gmm_attention.evaluation import curves, plots, report
+
+RDDATA = "RDdata"
+ANCHOR = "Proposed_optimized_by_MSE"
+SECOND_ANCHOR = "VTM"  # for sets of which the paper has no curve
+
+_SIZES = {"Kodak": 24}  # of the sets that published figures are means over
+
+
+def read_curves(paths):
+    """Reads the published curves to compare with.
+
+    Args:
+      paths: list of files and folders; empty for RDdata, None for RDdata if it is there.
+
+    Returns:
+      list of Curve, empty where there is no RDdata.
+
+    Raises:
+      CurveError: see `curves.read_curves`.
+    """
+    if paths is None and not os.path.isdir(RDDATA):
+        return []
+    return curves.read_curves(paths or [RDDATA])
+
+
+def check_names(published, anchor, drawn):
+    """Looks for curves that are asked for by name.
+
+    Args:
+      published: list of Curve.
+      anchor: name or None.
+      drawn: list of names, or None.
+
+    Raises:
+      CurveError: there is no such curve.
+    """
+    names = sorted({curve.name for curve in published})
+    for option, name in [("--anchor", anchor), *(("--draw", name) for name in drawn or [])]:
+        if name and name not in names:
+            raise CurveError(
+                f"{option} {name}: no curve has this name; there are {', '.join(names) or 'none'}"
+            )
+
+
+def image_set(images, published):
+    """What curves call images: their folder's name, in the spelling of a set that is known.
+
+    A single image is no set: it has its own name.
+    """
+    name = os.path.basename(os.path.abspath(images))
+    if os.path.isfile(images):
+        return os.path.splitext(name)[0].replace("_", "-")
+    known = {curve.image_set.casefold(): curve.image_set for curve in published}
+    return known.get(name.casefold(), name.replace("_", "-") or "images")
+
+
+def show_curves(published, wanted_set, anchor, drawn, folder):
+    """Prints BD-rates of published curves, set by set, and draws them into a folder if any.
+
+    Args:
+      published: list of Curve.
+      wanted_set: name, or None for all.
+      anchor: name of the curve to compare with, or None for the default ones.
+      drawn: names of the curves to draw, or None for the best known.
+      folder: path or None.
+
+    Raises:
+      CurveError: no such set or curve, or none that can be compared.
+    """
+    sets = sorted({curve.image_set for curve in published}, key=str.casefold)
+    if wanted_set and wanted_set not in sets:
+        raise CurveError(f"--set {wanted_set}: no curve of this set; there are {', '.join(sets)}")
+    tables = []
+    for name in [wanted_set] if wanted_set else sets:
+        for metric in curves.METRICS:
+            candidates = _of_kind(published, name, metric)
+            table = _differences(candidates, anchor)
+            if table:
+                tables.append(f"{name}, {table}")
+            if folder:
+                _draw(folder, name, metric, drawn, candidates, [], [])
+    if not tables:
+        raise CurveError(
+            f"no set with {anchor or f'{ANCHOR} or {SECOND_ANCHOR}'}; choose another --anchor"
+        )
+    print("\n\n".join(tables))
+
+
+def compare(published, own, beside, all_means, anchor, drawn, folder):
+    """Tells how far measured models lie from published curves, and draws them.
+
+    Args:
+      published: list of Curve.
+      own, beside: list of Curve of one image set, the models' and those of other codecs.
+      all_means: list of Means, the models'.
+      anchor, drawn: as for `show_curves`.
+      folder: where the plots go.
+
+    Returns:
+      str, to be printed.
+
+    Raises:
+      CurveError: no such anchor, or curves that cannot be compared.
+      CodecError: a plot cannot be written.
+    """
+    measured = {curve[:3] for curve in own + beside}
+    published = [curve for curve in published if curve[:3] not in measured]
+    name = own[0].image_set
+    texts = []
+    for metric in curves.METRICS:
+        others, mine, theirs = (_of_kind(c, name, metric) for c in (published, own, beside))
+        if not mine:
+            continue
+        if others:
+            texts.append(report.distance_table(all_means, metric, others))
+        if any(len(curve.bpp) > 1 for curve in mine):
+            candidates = [curve for curve in others + mine + theirs if len(curve.bpp) > 1]
+            texts.append(_differences(candidates, anchor))
+        _draw(folder, name, metric, drawn, others, mine, theirs)
+    sets = sorted({curve.image_set for curve in published}, key=str.casefold)
+    if name not in sets:
+        texts.append(
+            f"There are no published curves of {name!r} (of {', '.join(sets) or 'nothing'}); --set "
+            "says which set these images are."
+        )
+    elif all_means[0].images != _SIZES.get(name, all_means[0].images):
+        texts.append(
+            f"The published curves of {name} are means over {_SIZES[name]} images, these over "
+            f"{all_means[0].images}."
+        )
+    return "\n\n".join(filter(None, texts))
+
+
+def _of_kind(all_curves, name, metric):
+    return [c for c in all_curves if (c.image_set, c.metric) == (name, metric)]
+
+
+def _differences(candidates, name):
+    """The table of BD-rates against the curve of that name, or the default one; None without."""
+    by_name = {curve.name: curve for curve in candidates}
+    anchor = by_name.get(name) if name else by_name.get(ANCHOR) or by_name.get(SECOND_ANCHOR)
+    return anchor and report.difference_table(candidates, anchor)
+
+
+def _draw(folder, name, metric, drawn, published, own, beside):
+    """Draws SET_METRIC.png and .svg; see `plots.rate_distortion`."""
+    by_name = {curve.name: curve for curve in published}
+    shown = [by_name[n] for n in drawn or plots.DRAWN[metric] if n in by_name]
+    if shown or own:
+        plots.rate_distortion(os.path.join(folder, f"{name}_{metric}"), shown, own, beside)
