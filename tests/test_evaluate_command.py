@@ -393,6 +393,22 @@ def test_settings_that_belong_to_another_n_are_refused(run, photographs, wider):
     assert_one_line(err, wider)
 
 
+def test_the_committed_results_are_those_of_the_models_that_are_here():
+    means = {row["model"]: row for row in rows(ROOT / "docs" / "evaluation" / "means.csv")
+             if row["codec"] == "gmm-attention"}  # fmt: skip
+    models = [path.parent for path in (ROOT / "models").glob("*/settings.json")]
+    assert set(means) == {path.relative_to(ROOT).as_posix() for path in models}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in models:
+        measured = checkpoints.load_settings(path)["measured"]["Kodak"]
+        row = means[path.relative_to(ROOT).as_posix()]
+        assert measured["images"] == int(row["images"]) == 24
+        for name in ("bpp", "psnr", "ms_ssim"):
+            assert measured[name] == pytest.approx(float(row[name]), rel=1e-5)
+        figures = f"{measured['bpp']:.3f} | {measured['psnr']:.2f} | {measured['ms_ssim']:.4f}"
+        assert figures in readme
+
+
 # In processes of their own.
 
 

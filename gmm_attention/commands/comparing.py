@@ -61,7 +61,7 @@ def image_set(images, published):
 
 
 def show_curves(published, wanted_set, anchor, drawn, folder):
-    """Prints BD-rates of published curves, set by set, and draws them into a folder if any.
+    """Tells the BD-rates of published curves, set by set, and draws them into a folder if any.
 
     Args:
       published: list of Curve.
@@ -69,6 +69,9 @@ def show_curves(published, wanted_set, anchor, drawn, folder):
       anchor: name of the curve to compare with, or None for the default ones.
       drawn: names of the curves to draw, or None for the best known.
       folder: path or None.
+
+    Returns:
+      str, to be printed.
 
     Raises:
       CurveError: no such set or curve, or none that can be compared.
@@ -89,7 +92,7 @@ def show_curves(published, wanted_set, anchor, drawn, folder):
         raise CurveError(
             f"no set with {anchor or f'{ANCHOR} or {SECOND_ANCHOR}'}; choose another --anchor"
         )
-    print("\n\n".join(tables))
+    return "\n\n".join(tables)
 
 
 def compare(published, own, beside, all_means, anchor, drawn, folder):

@@ -359,7 +359,9 @@ def _run(args):
         make_folder(args.output)
     published = comparing.read_curves(args.curves)
     comparing.check_names(published, args.anchor, args.draw)
-    comparing.show_curves(published, args.set, args.anchor, args.draw, args.output)
+    text = comparing.show_curves(published, args.set, args.anchor, args.draw, args.output)
+    if not args.quiet:
+        print(text)
     return 0
 
 
