@@ -196,6 +196,7 @@ def test_curves_go_through_means_and_are_read_back(tmp_path):
 def test_no_curve_is_drawn_through_missing_or_infinite_values(quality):
     drawn = results.curves_of([a_means(ms_ssim_db=9.0), a_means(ms_ssim_db=quality)], "S", "n")
     assert [curve.metric for curve in drawn] == ["PSNR"]
+    assert results.curves_of([], "S", "n") == []
 
 
 def test_a_full_disk_leaves_no_half_row(tmp_path):

@@ -95,13 +95,14 @@ def show_curves(published, wanted_set, anchor, drawn, folder):
     return "\n\n".join(tables)
 
 
-def compare(published, own, beside, all_means, anchor, drawn, folder):
+def compare(published, own, beside, all_means, name, anchor, drawn, folder):
     """Tells how far measured models lie from published curves, and draws them.
 
     Args:
       published: list of Curve.
-      own, beside: list of Curve of one image set, the models' and those of other codecs.
+      own, beside: list of Curve, the models' and those of other codecs.
       all_means: list of Means, the models'.
+      name: of the image set of all these.
       anchor, drawn: as for `show_curves`.
       folder: where the plots go.
 
@@ -114,7 +115,6 @@ def compare(published, own, beside, all_means, anchor, drawn, folder):
     """
     measured = {curve[:3] for curve in own + beside}
     published = [curve for curve in published if curve[:3] not in measured]
-    name = own[0].image_set
     texts = []
     for metric in curves.METRICS:
         others, mine, theirs = (_of_kind(c, name, metric) for c in (published, own, beside))

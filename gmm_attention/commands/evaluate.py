@@ -223,17 +223,35 @@ def _take_bits_apart(args, found, models, folder):
     from gmm_attention.commands import measuring
     from gmm_attention.evaluation import report
 
-    apart = {}
+    apart, places = {}, _folder_names(models)
     with measuring.Workers(args.jobs) as workers:
         for model in models:
-            place = os.path.join(folder, "bits", os.path.basename(os.path.normpath(model)))
+            place = os.path.join(folder, "bits", places[model])
             tasks = measuring.bits_tasks(found, model, args.device, place)
-            apart[model] = workers.finish_all(tasks, _bits_text, args.quiet)
+            done = dict(workers.finish_all(tasks, _bits_text, args.quiet))
+            apart[model] = [(name, done[name]) for _, name in found if name in done]
     images, channels = report.bits_rows(apart)
     for name, rows in (("bits.csv", images), ("channels.csv", channels)):
         if rows:
             write_rows(os.path.join(folder, name), list(rows[0]), rows)
     return report.bits_table(apart), len(models) * len(found) - len(images)
+
+
+def _folder_names(models):
+    """Names for folders of models: the last part of each path, numbered where it is not the first.
+
+    Returns:
+      dict of path to name.
+    """
+    names = {}
+    for model in models:
+        name = base = os.path.basename(os.path.normpath(model))
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{base}-{number}"
+        names[model] = name
+    return names
 
 
 def _bits_text(task, result):
@@ -307,10 +325,20 @@ def _evaluate(args):
     from gmm_attention.evaluation import codecs, report, results
     from gmm_attention.images import find_images
 
+    def say(text):
+        if text and not args.quiet:
+            print(f"\n{text}", flush=True)
+
     # What may be wrong is looked at before TensorFlow, which takes its time.
     found = find_images(args.images)
     models = {model: _settings_of(model) for model in args.models}
     _by_loss(models)
+    for model in models if args.record else ():
+        if not os.path.isdir(model):
+            raise CodecError(
+                f"{model}: a TF1 checkpoint has no settings.json to --record figures in; export it "
+                f"by python -m gmm_attention.export {model} models/NAME"
+            )
     for name in args.codecs:
         codecs.check(name)
     published = comparing.read_curves(args.curves)
@@ -331,22 +359,24 @@ def _evaluate(args):
     all_means = [m for by_model in means.values() for m in by_model.values()]
     results.write_means(os.path.join(folder, "means.csv"), all_means)
     own, beside = _write_curves(args, means, models, image_set, folder)
-    texts = [
+    say(
         f"{image_set}\n{report.means_table(all_means)}\n"
-        + report.means_notes(rows, len(found), args.jobs),
-        comparing.compare(published, own, beside, own_means, args.anchor, args.draw, folder),
-    ]
+        + report.means_notes(rows, len(found), args.jobs)
+    )
+    say(
+        comparing.compare(
+            published, own, beside, own_means, image_set, args.anchor, args.draw, folder
+        )
+    )
     if args.record:
         _record(own_means, models, image_set, len(found))
     if args.bits:
         table, bits_failed = _take_bits_apart(args, found, models, folder)
-        texts.append(table)
+        say(table)
         failed += bits_failed
     if args.crop:
         _draw_crops(args, found[0][0], args.models[0], folder)
-    texts.append(f"results in {folder}" + (f"; {failed} measurements failed" if failed else ""))
-    if not args.quiet:
-        print("", *filter(None, texts), sep="\n\n")
+    say(f"results in {folder}" + (f"; {failed} measurements failed" if failed else ""))
     return 1 if failed else 0
 
 

@@ -23,16 +23,13 @@ def measure(codec, image):
     Raises:
       ImageError: see `ImageCodec.encode` and `ImageCodec.reconstruct`.
     """
-    begin = time.perf_counter()
-    npz, y_string, _ = codec.encode(image)
-    middle = time.perf_counter()
-    reconstruction = codec.decode(npz, y_string)
-    end = time.perf_counter()
+    (npz, y_string, _), encode_seconds = _timed(codec.encode, image)
+    reconstruction, decode_seconds = _timed(codec.decode, npz, y_string)
     figures = {
         **_rate(image, 8 * (len(npz) + len(y_string)), 8 * len(npz)),
         **_quality(image, reconstruction),
-        "encode_seconds": middle - begin,
-        "decode_seconds": end - middle,
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
     }
     return figures, reconstruction
 
@@ -69,19 +66,23 @@ def measure_format(name, image, bpp):
       ImageError: see `codecs.encode` and `codecs.decode`.
     """
     quality = codecs.quality_near(name, image, bpp * image.shape[0] * image.shape[1] / 8)
-    begin = time.perf_counter()
-    data = codecs.encode(name, image, quality)
-    middle = time.perf_counter()
-    reconstruction = codecs.decode(name, data)
-    end = time.perf_counter()
+    data, encode_seconds = _timed(codecs.encode, name, image, quality)
+    reconstruction, decode_seconds = _timed(codecs.decode, name, data)
     figures = {
         **_rate(image, 8 * len(data), None),
         **_quality(image, reconstruction),
-        "encode_seconds": middle - begin,
-        "decode_seconds": end - middle,
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
         "quality": quality,
     }
     return figures, reconstruction
+
+
+def _timed(function, *arguments):
+    """Returns what the function returns, and the seconds that it took."""
+    begin = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - begin
 
 
 def _rate(image, bits, side_bits):

@@ -161,7 +161,9 @@ def curves_of(all_means, image_set, name):
     result = []
     for metric, field in zip(METRICS, ("psnr", "ms_ssim_db")):
         points = [(m.bpp, getattr(m, field)) for m in all_means]
-        if not all(quality is not None and math.isfinite(quality) for _, quality in points):
+        if not points or not all(
+            quality is not None and math.isfinite(quality) for _, quality in points
+        ):
             continue
         points.sort()
         rising = [points[0]]
