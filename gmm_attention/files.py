@@ -9,6 +9,9 @@ import secrets
 
 from gmm_attention.errors import CodecError
 
+# File names need not be UTF-8, and come to Python by this.
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+
 
 def write_atomically(files):
     """Writes files, which appear under their names only when all of them are complete.
@@ -82,7 +85,7 @@ def append_row(path, row):
       CodecError: the file cannot be written.
     """
     try:
-        with open(path, "a+", newline="", encoding="utf-8") as file:
+        with open(path, "a+", newline="", **_ENCODING) as file:
             file.seek(0)
             columns = next(csv.reader(file), None)
         if columns and set(columns) != set(row):
@@ -111,11 +114,10 @@ def read_rows(path):
       CodecError: the file cannot be read.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = file.read().splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):
-            lines.pop()
-        columns, *rows = list(csv.reader(lines)) or [[]]
+        with open(path, newline="", **_ENCODING) as file:
+            text = file.read()
+        whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+        columns, *rows = list(csv.reader(whole)) or [[]]
     except FileNotFoundError:
         return [], []
     except (OSError, ValueError, csv.Error) as error:
@@ -143,4 +145,4 @@ def _csv_text(columns, rows, header):
     if header:
         writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(**_ENCODING)

@@ -203,16 +203,47 @@ def test_two_models_make_a_curve_that_is_compared(run, photographs, tiny_path, w
     # As good as 1.5 times the kernels of the analysis: other rates.
     arrays, _ = checkpoints.load("models/other")
     name = next(n for n in arrays if n.startswith("analysis/Block_3") and n.endswith("exponent"))
-    checkpoints.save("models/other", {**arrays, name: arrays[name] - 1}, settings)
+    checkpoints.save("models/other", {**arrays, name: arrays[name] - 5}, settings)
     status, out, err = run("--images", "kodak", "--models", wider, "models/other", "--name", "two")
     assert (status, err) == (0, "")
     curve = read_curve("evaluation/data_Kodak_two_optimized_by_MSE_PSNR.dat")
     assert len(curve.bpp) == 2
-    assert f"{wider} (" in out and "models/other (" in out
+    assert re.search(rf"beside +{wider}: \S+ bpp +models/other: \S+ bpp\n", out)
     # Its own curve can be read back and be compared with others.
     again = ["--curves", "RDdata", "evaluation", "--set", "Kodak", "--anchor", "VTM"]
     _, out, _ = run(*again)
     assert "two_optimized_by_MSE" in out
+
+
+def test_own_photographs_need_no_published_curve(run, photographs, wider, tmp_path):
+    (tmp_path / "kodak").rename(tmp_path / "mine")
+    arrays, settings = checkpoints.load(wider)
+    name = next(n for n in arrays if n.startswith("analysis/Block_3") and n.endswith("exponent"))
+    checkpoints.save("models/other", {**arrays, name: arrays[name] - 5}, settings)
+    options = ["--images", "mine", "--models", wider, "models/other", "--codecs", "webp", "jpeg"]
+    status, out, err = run(*options)
+    assert (status, err) == (0, "")
+    assert "PSNR, against Pillow-WebP" in out and "PSNR and rate, beside" in out
+    _, out, _ = run(*options, "--anchor", "gmm-attention_optimized_by_MSE")
+    assert "PSNR, against gmm-attention_optimized_by_MSE" in out
+
+
+def test_what_cannot_be_compared_stops_nothing(run, photographs, tiny_path, tmp_path):
+    (tmp_path / "data_Kodak_far_PSNR.dat").write_text("20\t70\n21\t60\n")
+    curves = ["--curves", "data_Kodak_far_PSNR.dat", "--anchor", "far"]
+    status, out, err = run("--images", "kodak", "--models", tiny_path, *curves, "--bits")
+    assert (status, err) == (0, "") and "quality falls" in out
+    assert {"Kodak_PSNR.png", "bits.csv"} <= set(files("evaluation"))
+
+
+@pytest.mark.parametrize("arguments", [["--device", "gpu"], []])
+def test_what_is_wrong_with_a_model_is_told_once(run, photographs, wider, arguments, monkeypatch):
+    measuring.load_codec.cache_clear()
+    if not arguments:
+        (wider / "weights.npz").write_bytes(b"damaged")
+    status, out, err = run("--images", "kodak", "--models", wider, *arguments)
+    assert (status, out) == (1, "")
+    assert_one_line(err, "--device gpu: " if arguments else "weights.npz: damaged: ")
 
 
 def test_other_codecs_run_at_the_models_rates(run, photographs, tiny_path):
@@ -264,14 +295,18 @@ def test_crops_side_by_side(run, photographs, tiny_path):
 
 def test_measured_figures_are_recorded_for_the_encoder(run, photographs, wider):
     before = (wider / "weights.npz").read_bytes()
-    assert run("--images", "kodak", "--models", wider, "--record")[0] == 0
+    options = ["--images", "kodak", "--models", wider, "--record"]
+    status, out, err = run(*options)
+    assert (status, out) == (1, "")
+    assert_one_line(err, "kodak: 3 images are not Kodak, which has 24: ", "--set")
+    assert run(*options, "--set", "Three")[0] == 0
     settings = json.loads((wider / "settings.json").read_text())
     (means,) = rows("evaluation/means.csv")
-    assert settings["measured"]["Kodak"]["images"] == 3
-    assert settings["measured"]["Kodak"]["bpp"] == pytest.approx(float(means["bpp"]), abs=1e-6)
+    assert settings["measured"]["Three"]["images"] == 3
+    assert settings["measured"]["Three"]["bpp"] == pytest.approx(float(means["bpp"]), abs=1e-6)
     assert (wider / "weights.npz").read_bytes() == before
     (photographs / "b.png").write_bytes(b"")
-    status, _, err = run("--images", "kodak", "--models", wider, "--record")
+    status, _, err = run(*options, "--set", "Three")
     assert status == 1 and "1 images failed, so nothing is recorded" in err
 
 
@@ -313,6 +348,21 @@ def test_curves_alone_are_drawn_if_asked_for(run):
     assert files("plots") == [f"Kodak_{m}.{s}" for m in ("MSSSIM", "PSNR") for s in ("png", "svg")]
 
 
+def test_an_anchor_of_one_metric_says_so_for_the_other(run):
+    _, out, _ = run("--curves", "--set", "Kodak", "--anchor", "ELIC2022")
+    assert "Kodak, PSNR: there is no curve ELIC2022" in out
+    assert "Kodak, MS-SSIM in dB, against ELIC2022" in out
+
+
+def test_a_bad_anchor_is_named_itself(run, tmp_path):
+    (tmp_path / "data_S_one_PSNR.dat").write_text("0.1\t20\n")
+    (tmp_path / "data_S_fall_PSNR.dat").write_text("0.5\t40\n0.7\t39\n")
+    pair = ["data_S_one_PSNR.dat", "data_S_fall_PSNR.dat"]
+    status, _, err = run("--curves", *pair, "--anchor", "one")
+    assert status == 1
+    assert_one_line(err, "data_S_one_PSNR.dat: a single point is no curve; ")
+
+
 def test_curves_that_do_not_overlap_are_a_clear_error(run, tmp_path):
     (tmp_path / "data_S_low_PSNR.dat").write_text("0.1\t20\n0.2\t22\n")
     (tmp_path / "data_S_high_PSNR.dat").write_text("0.5\t40\n0.7\t42\n")
@@ -339,6 +389,7 @@ def test_curves_that_do_not_overlap_are_a_clear_error(run, tmp_path):
         ["--images", "kodak", "--name", "a/b"],
         ["--curves", "--bits"],
         ["--curves", "--codecs", "jpeg"],
+        ["--curves", "--draw", "VTM"],
     ],
 )
 def test_bad_usage_exits_with_2(run, photographs, arguments, capsys):
@@ -430,11 +481,11 @@ def test_several_processes_measure_the_same(run, photographs, tiny_path, tmp_pat
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert err.count("kodak/broken.png: ") == err.count("\n") == 2  # measured, and taken apart
-    assert "Times are of 2 processes at once." in out
+    assert "Times are of up to 2 processes at once." in out
     measured = {}
     for folder in ("evaluation", "two"):
         measured[folder] = sorted(
-            tuple(value for name, value in row.items() if not name.endswith("seconds"))
+            tuple(v for k, v in row.items() if k != "jobs" and not k.endswith("seconds"))
             for row in rows(f"{folder}/images.csv")
         )
     assert measured["two"] == measured["evaluation"]
@@ -458,6 +509,47 @@ def test_a_killed_run_goes_on(photographs, tiny_path, tmp_path):
     whole = [row["image"] for row in rows(path)]
     assert sorted(whole) == ["a", "b", "small/c"]
     assert path.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+
+
+def processes_in(folder):
+    """Processes that work in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.resolve() == folder.resolve():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("delays", [(0.8,), (8, 0.1), (3, 0.2, 0.2)], ids=str)
+def test_an_interrupt_ends_all_processes(photographs, tiny_path, tmp_path, delays):
+    options = ["--images", "kodak", "--models", tiny_path, "--jobs", 2, "--codecs", "avif"]
+    process = start(*options, cwd=tmp_path, start_new_session=True)
+    for delay in delays:
+        time.sleep(delay)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    # Python itself dies by the signal before it comes to the program, or when it has left it.
+    assert process.returncode in (130, 0, -signal.SIGINT)
+    if process.returncode == 130:
+        # A second one may also meet Python while it ends.
+        assert err == "interrupted\n" if len(delays) == 1 else err.startswith("interrupted\n")
+    assert processes_in(tmp_path) == []
+
+
+def test_a_killed_parent_leaves_no_process(photographs, tiny_path, tmp_path):
+    process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
+    time.sleep(6)
+    process.kill()
+    process.communicate()
+    for _ in range(100):
+        if not processes_in(tmp_path):
+            break
+        time.sleep(0.1)
+    assert processes_in(tmp_path) == []
 
 
 def test_help_does_not_wait_for_tensorflow():

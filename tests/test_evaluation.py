@@ -102,7 +102,13 @@ def test_a_missing_plugin_is_named_with_the_cure(monkeypatch):
 
 
 def row(image, **figures):
-    identity = {"codec": results.OWN, "model": "m", "rate": results.FILES, "inputs": f"of {image}"}
+    identity = {
+        "set": "s",
+        "codec": results.OWN,
+        "model": "m",
+        "rate": results.FILES,
+        "inputs": f"of {image}",
+    }
     return {**identity, "image": image, **figures}
 
 
@@ -144,6 +150,15 @@ def test_rows_that_are_no_numbers_or_have_other_columns_are_not_believed(tmp_pat
     results.Results(path).add(**row("a", bpp=0.5, psnr=30.0))
     assert results.Results(path).get(row("a"))["bpp"] == 0.5
     assert (tmp_path / "images.csv.old").read_text() == "image,bpp\na,0.25\n"
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "two\u2028lines", "a\x85b\x0cc", 'a "quoted", one'])
+def test_any_name_is_found_again(tmp_path, name):
+    path = tmp_path / "images.csv"
+    for _ in range(2):
+        measured = results.Results(path)
+        assert measured.get(row(name)) or measured.add(**row(name, bpp=0.25, psnr=30.0))
+    assert path.read_bytes().count(b"\r\n") == 2
 
 
 def test_lossless_pictures_have_infinite_quality(tmp_path):
@@ -224,6 +239,14 @@ def test_all_bits_are_accounted_for(tiny_codec, large):
     for i, j in [(0, 0), (3, 4), (10, 12)]:
         expected = (y[i, j] + z[i // 4, j // 4] / 16) / 256
         assert apart.block_bpp[i, j] == pytest.approx(expected)
+
+
+def test_bits_in_the_padding_are_told(tiny_codec, large):
+    apart = bits.bits_of(tiny_codec, large)
+    total = apart.y_channels.sum() + apart.z_channels.sum()
+    assert 256 * apart.block_bpp.sum() == pytest.approx((1 - apart.padding) * total)
+    assert apart.padding > 0.05
+    assert bits.bits_of(tiny_codec, large[:128, :192]).padding == pytest.approx(0, abs=1e-9)
 
 
 def test_the_blocks_of_an_image_without_padding_hold_all_bits(tiny_codec, large):

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -53,12 +54,27 @@ def start(model, device):
       CodecError: no GPU where one is asked for, or no such model.
     """
     begin = time.monotonic()
-    # TensorFlow reports its own start on stderr, where our errors belong.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    choose_device(device)
     import numpy as np
-    import tensorflow as tf
 
     from gmm_attention.codec import image_codec
+
+    codec = image_codec.load(model)
+    # TensorFlow makes its plan of each transform at its first run.
+    codec.decompress(codec.compress(np.zeros([64, 64, 3], np.uint8)))
+    return codec, time.monotonic() - begin
+
+
+@functools.lru_cache
+def choose_device(device):
+    """Imports TensorFlow and chooses what it computes on, once.
+
+    Raises:
+      CodecError: no GPU where one is asked for.
+    """
+    # TensorFlow reports its own start on stderr, where our errors belong.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
@@ -68,10 +84,6 @@ def start(model, device):
         )
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    codec = image_codec.load(model)
-    # TensorFlow makes its plan of each transform at its first run.
-    codec.decompress(codec.compress(np.zeros([64, 64, 3], np.uint8)))
-    return codec, time.monotonic() - begin
 
 
 def _progress_bar(done, total, begin):

@@ -9,7 +9,7 @@ RDDATA = "RDdata"
 ANCHOR = "Proposed_optimized_by_MSE"
 SECOND_ANCHOR = "VTM"  # for sets of which the paper has no curve
 
-_SIZES = {"Kodak": 24}  # of the sets that published figures are means over
+SIZES = {"Kodak": 24}  # of the sets that published figures are means over
 
 
 def read_curves(paths):
@@ -29,18 +29,23 @@ def read_curves(paths):
     return curves.read_curves(paths or [RDDATA])
 
 
-def check_names(published, anchor, drawn):
+def check_names(published, wanted_set, measured, anchor, drawn):
     """Looks for curves that are asked for by name.
 
     Args:
       published: list of Curve.
+      wanted_set: the set that they are wanted for, or None for any.
+      measured: list of names of curves that are still to be measured.
       anchor: name or None.
       drawn: list of names, or None.
 
     Raises:
       CurveError: there is no such curve.
     """
-    names = sorted({curve.name for curve in published})
+    names = {
+        curve.name for curve in published if curve.image_set == (wanted_set or curve.image_set)
+    }
+    names = sorted(names.union(measured))
     for option, name in [("--anchor", anchor), *(("--draw", name) for name in drawn or [])]:
         if name and name not in names:
             raise CurveError(
@@ -79,19 +84,21 @@ def show_curves(published, wanted_set, anchor, drawn, folder):
     sets = sorted({curve.image_set for curve in published}, key=str.casefold)
     if wanted_set and wanted_set not in sets:
         raise CurveError(f"--set {wanted_set}: no curve of this set; there are {', '.join(sets)}")
-    tables = []
+    tables, errors = [], []
     for name in [wanted_set] if wanted_set else sets:
+        if anchor and not any(c.name == anchor for c in published if c.image_set == name):
+            continue
         for metric in curves.METRICS:
             candidates = _of_kind(published, name, metric)
-            table = _differences(candidates, anchor)
-            if table:
-                tables.append(f"{name}, {table}")
+            if not candidates:
+                continue
+            table, found = _differences(candidates, anchor)
+            tables.append(f"{name}, {table}")
+            errors.append(found)
             if folder:
                 _draw(folder, name, metric, drawn, candidates, [], [])
-    if not tables:
-        raise CurveError(
-            f"no set with {anchor or f'{ANCHOR} or {SECOND_ANCHOR}'}; choose another --anchor"
-        )
+    if all(errors):
+        raise errors[0][0]
     return "\n\n".join(tables)
 
 
@@ -120,21 +127,22 @@ def compare(published, own, beside, all_means, name, anchor, drawn, folder):
         others, mine, theirs = (_of_kind(c, name, metric) for c in (published, own, beside))
         if not mine:
             continue
-        if others:
-            texts.append(report.distance_table(all_means, metric, others))
-        if any(len(curve.bpp) > 1 for curve in mine):
-            candidates = [curve for curve in others + mine + theirs if len(curve.bpp) > 1]
-            texts.append(_differences(candidates, anchor))
         _draw(folder, name, metric, drawn, others, mine, theirs)
+        lines = others + [curve for curve in theirs if len(curve.bpp) > 1]
+        if lines:
+            texts.append(report.distance_table(all_means, metric, lines))
+        lines += [curve for curve in mine if len(curve.bpp) > 1]
+        if any(len(curve.bpp) > 1 for curve in mine) and len(lines) > 1:
+            texts.append(_differences(lines, anchor)[0])
     sets = sorted({curve.image_set for curve in published}, key=str.casefold)
     if name not in sets:
         texts.append(
             f"There are no published curves of {name!r} (of {', '.join(sets) or 'nothing'}); --set "
             "says which set these images are."
         )
-    elif all_means[0].images != _SIZES.get(name, all_means[0].images):
+    elif all_means[0].images != SIZES.get(name, all_means[0].images):
         texts.append(
-            f"The published curves of {name} are means over {_SIZES[name]} images, these over "
+            f"The published curves of {name} are means over {SIZES[name]} images, these over "
             f"{all_means[0].images}."
         )
     return "\n\n".join(filter(None, texts))
@@ -145,10 +153,15 @@ def _of_kind(all_curves, name, metric):
 
 
 def _differences(candidates, name):
-    """The table of BD-rates against the curve of that name, or the default one; None without."""
+    """The table of BD-rates against the curve of that name, or a default one; and errors.
+
+    Where neither of the default anchors is there, the first of the candidates is one.
+    """
     by_name = {curve.name: curve for curve in candidates}
-    anchor = by_name.get(name) if name else by_name.get(ANCHOR) or by_name.get(SECOND_ANCHOR)
-    return anchor and report.difference_table(candidates, anchor)
+    if name and name not in by_name:
+        return f"{candidates[0].metric}: there is no curve {name}", []
+    defaults = (by_name.get(ANCHOR), by_name.get(SECOND_ANCHOR), candidates[0])
+    return report.difference_table(candidates, by_name.get(name) or next(filter(None, defaults)))
 
 
 def _draw(folder, name, metric, drawn, published, own, beside):

@@ -91,9 +91,11 @@ def _nearest_model(paths, target):
         paths = sorted(os.path.dirname(path) for path in found)
     rates = {}
     for path in paths:
-        measured = checkpoints.load_settings(path).get("measured", {})
-        if "Kodak" in measured:
-            rates[path] = measured["Kodak"]["bpp"]
+        if os.path.isfile(f"{path}.index"):
+            continue  # a TF1 checkpoint, which has no settings
+        bpp = checkpoints.load_settings(path).get("measured", {}).get("Kodak", {}).get("bpp")
+        if isinstance(bpp, (int, float)):
+            rates[path] = bpp
     if not rates:
         raise CheckpointError(
             f"{', '.join(paths) or batch.MODELS}: no model whose rate on Kodak is known; give one "

@@ -155,7 +155,8 @@ def _by_loss(models):
             listed = ", ".join(f"{model} has N = {size}" for model, size in sizes.items())
             raise CurveError(
                 f"{listed}: models of one curve share N, or have the paper's (128, and 192 for its "
-                "higher rates); evaluate them one after the other, each with its own --name"
+                "higher rates); evaluate them one after the other, each with its own --name and "
+                "--output, which --curves RDdata OUTPUT puts together"
             )
     return groups
 
@@ -185,11 +186,12 @@ def _record(all_means, models, image_set, total):
 # Measuring.
 
 
-def _measure(args, found, models, measured):
+def _measure(args, image_set, found, models, measured):
     """Measures models, and other codecs at their rates.
 
     Args:
       args: the arguments.
+      image_set: what the images are called.
       found: list of (path, name).
       models: list of paths.
       measured: Results.
@@ -204,11 +206,13 @@ def _measure(args, found, models, measured):
     rows = {results.OWN: {}, **{codecs.FORMATS[name].title: {} for name in args.codecs}}
     with measuring.Workers(args.jobs) as workers:
         for model in models:
-            tasks = measuring.model_tasks(found, model, args.device, args.estimate)
+            tasks = measuring.model_tasks(image_set, found, model, args.device, args.estimate)
+            if not all(measured.get(task.identity) for task in tasks):
+                workers.load(model, args.device)
             own = measuring.rows_of(tasks, measured, workers, args.quiet)
             rows[results.OWN][model] = own
             for name in args.codecs if own else ():
-                tasks = measuring.format_tasks(found, own, name)
+                tasks = measuring.format_tasks(found, own, name, args.device)
                 title = codecs.FORMATS[name].title
                 rows[title][model] = measuring.rows_of(tasks, measured, workers, args.quiet)
     return rows
@@ -287,8 +291,16 @@ def _draw_crops(args, path, model, folder):
 
 def _caption(title, figures):
     ms_ssim = figures["ms_ssim"]
-    quality = f"{figures['psnr']:.2f} dB" + (f", MS-SSIM {ms_ssim:.4f}" if ms_ssim else "")
+    quality = f"PSNR {figures['psnr']:.2f} dB" + (f", MS-SSIM {ms_ssim:.4f}" if ms_ssim else "")
     return f"{title}\n{figures['bpp']:.3f} bpp\n{quality}"
+
+
+def _own_name(args, loss):
+    return args.name + ("-estimate" if args.estimate else "") + loss
+
+
+def _format_name(title):
+    return f"Pillow-{title.replace(' ', '-')}"
 
 
 def _write_curves(args, means, models, image_set, folder):
@@ -308,12 +320,10 @@ def _write_curves(args, means, models, image_set, folder):
     own, beside = [], []
     for loss, group in _by_loss(models).items():
         points = [means[results.OWN][model] for model in group if model in means[results.OWN]]
-        name = args.name + ("-estimate" if args.estimate else "") + loss
-        own += results.curves_of(points, image_set, name)
+        own += results.curves_of(points, image_set, _own_name(args, loss))
     for title, points in means.items():
         if title != results.OWN:
-            name = f"Pillow-{title.replace(' ', '-')}"
-            beside += results.curves_of(list(points.values()), image_set, name)
+            beside += results.curves_of(list(points.values()), image_set, _format_name(title))
     for curve in own + beside:
         curves.write_curve(folder, curve)
     return own, beside
@@ -332,7 +342,7 @@ def _evaluate(args):
     # What may be wrong is looked at before TensorFlow, which takes its time.
     found = find_images(args.images)
     models = {model: _settings_of(model) for model in args.models}
-    _by_loss(models)
+    losses = _by_loss(models)
     for model in models if args.record else ():
         if not os.path.isdir(model):
             raise CodecError(
@@ -342,12 +352,21 @@ def _evaluate(args):
     for name in args.codecs:
         codecs.check(name)
     published = comparing.read_curves(args.curves)
-    comparing.check_names(published, args.anchor, args.draw)
     image_set = args.set or comparing.image_set(args.images, published)
+    names = [_own_name(args, loss) for loss in losses]
+    names += [_format_name(codecs.FORMATS[name].title) for name in args.codecs]
+    comparing.check_names(published, image_set, names, args.anchor, args.draw)
+    if args.record and len(found) != comparing.SIZES.get(image_set, len(found)):
+        raise CodecError(
+            f"{args.images}: {len(found)} images are not {image_set}, which has "
+            f"{comparing.SIZES[image_set]}: nothing can be recorded for it; give all of them, or "
+            "another --set"
+        )
     folder = args.output or OUTPUT
     make_folder(folder)
 
-    rows = _measure(args, found, models, results.Results(os.path.join(folder, "images.csv")))
+    measured = results.Results(os.path.join(folder, "images.csv"))
+    rows = _measure(args, image_set, found, models, measured)
     failed = sum(len(found) - len(r) for by_model in rows.values() for r in by_model.values())
     means = {
         title: {model: results.means(r) for model, r in by_model.items() if r}
@@ -359,10 +378,7 @@ def _evaluate(args):
     all_means = [m for by_model in means.values() for m in by_model.values()]
     results.write_means(os.path.join(folder, "means.csv"), all_means)
     own, beside = _write_curves(args, means, models, image_set, folder)
-    say(
-        f"{image_set}\n{report.means_table(all_means)}\n"
-        + report.means_notes(rows, len(found), args.jobs)
-    )
+    say(f"{image_set}\n{report.means_table(all_means)}\n" + report.means_notes(rows, len(found)))
     say(
         comparing.compare(
             published, own, beside, own_means, image_set, args.anchor, args.draw, folder
@@ -388,7 +404,7 @@ def _run(args):
     if args.output:
         make_folder(args.output)
     published = comparing.read_curves(args.curves)
-    comparing.check_names(published, args.anchor, args.draw)
+    comparing.check_names(published, args.set, [], args.anchor, args.draw)
     text = comparing.show_curves(published, args.set, args.anchor, args.draw, args.output)
     if not args.quiet:
         print(text)
@@ -399,11 +415,13 @@ def main(argv=None):
     """The command `gmm-evaluate`. Returns the exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
-    args.models = list(dict.fromkeys(args.models))
+    args.models = list(dict.fromkeys(map(os.path.normpath, args.models)))
     if args.images is None and args.curves is None:
         parser.error("--images is needed, or --curves to compare curves alone")
     if args.images is None and (args.crop or args.bits or args.codecs or args.record):
         parser.error("--codecs, --bits, --crop and --record need --images")
+    if args.images is None and args.draw and not args.output:
+        parser.error("--draw with --curves alone needs an --output")
     if args.crop and (os.path.isdir(args.images) or len(args.models) > 1):
         parser.error("--crop is for one image and one model")
     if args.record and args.estimate:

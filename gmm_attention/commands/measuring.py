@@ -5,8 +5,10 @@ import functools
 import glob
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from concurrent.futures.process import BrokenProcessPool
 from typing import Callable, NamedTuple
 
@@ -42,6 +44,10 @@ def load_codec(model, device):
     return batch.start(model, device)[0]
 
 
+def _load(model, device):
+    load_codec(model, device)
+
+
 def _measure(model, device, estimate, path):
     from gmm_attention.evaluation import measurement
 
@@ -52,9 +58,10 @@ def _measure(model, device, estimate, path):
         return measurement.measure(codec, image)[0]
 
 
-def _measure_format(name, bpp, path):
+def _measure_format(name, bpp, device, path):
     from gmm_attention.evaluation import measurement
 
+    batch.choose_device(device)
     codecs.check(name)
     image = read_image(path)
     with batch.about(path):
@@ -80,7 +87,8 @@ class Workers:
     """
 
     def __init__(self, jobs):
-        self._pool = None
+        self.jobs = jobs
+        self._pool, self._on_interrupt = None, signal.getsignal(signal.SIGINT)
         if jobs > 1:
             # Before they start, for libraries look at it once.
             threads = max(1, len(os.sched_getaffinity(0)) // jobs)
@@ -97,9 +105,37 @@ class Workers:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind, *_):
+        if not self._pool:
+            return
+        if kind:
+            # Nothing is lost but the images at hand. And not to be interrupted once more, which
+            # would leave the processes behind.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+        if kind:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _submit(self, function, arguments):
+        # This may start a process, which inherits what a signal does: Ctrl-C is for the parent.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return self._pool.submit(function, *arguments)
+        finally:
+            signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def load(self, model, device):
+        """Loads a model, so that what is wrong with it is told once.
+
+        Raises:
+          CodecError: see `batch.start`.
+        """
+        if self._pool is None:
+            load_codec(model, device)
+        else:
+            self._submit(_load, (model, device)).result()
 
     def outcomes(self, tasks):
         """Yields each task, as soon as it is done, and a function that returns its result."""
@@ -107,7 +143,7 @@ class Workers:
             for task in tasks:
                 yield task, functools.partial(task.function, *task.arguments)
             return
-        futures = {self._pool.submit(task.function, *task.arguments): task for task in tasks}
+        futures = {self._submit(task.function, task.arguments): task for task in tasks}
         for future in concurrent.futures.as_completed(futures):
             yield futures[future], future.result
 
@@ -137,9 +173,13 @@ class Workers:
 
 
 def _begin_worker(level):
-    # Ctrl-C is for the parent, who lets each finish the image at hand.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(format="%(message)s", level=level)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 # What there is to do.
@@ -157,10 +197,11 @@ def weight_files(model):
     return sorted(glob.glob(f"{prefix}.index") + glob.glob(f"{prefix}.data-*"))
 
 
-def model_tasks(found, model, device, estimate):
+def model_tasks(image_set, found, model, device, estimate):
     """Tasks that measure a model on images.
 
     Args:
+      image_set: what the images are called.
       found: list of (path, name), see `images.find_images`.
       model: path.
       device: "auto", "cpu" or "gpu".
@@ -170,6 +211,7 @@ def model_tasks(found, model, device, estimate):
     return [
         Task(
             {
+                "set": image_set,
                 "codec": results.OWN,
                 "model": model,
                 "rate": results.ESTIMATE if estimate else results.FILES,
@@ -183,19 +225,21 @@ def model_tasks(found, model, device, estimate):
     ]
 
 
-def format_tasks(found, rows, name):
+def format_tasks(found, rows, name, device):
     """Tasks that code images in a format, each at the rate that a model has there.
 
     Args:
       found: list of (path, name), see `images.find_images`.
       rows: list of the model's rows.
       name: of the format.
+      device: for MS-SSIM.
     """
     bpp = {row["image"]: row["bpp"] for row in rows}
     image_format = codecs.FORMATS[name]
     return [
         Task(
             {
+                "set": rows[0]["set"],
                 "codec": image_format.title,
                 "model": rows[0]["model"],
                 "rate": results.FILES,
@@ -205,7 +249,7 @@ def format_tasks(found, rows, name):
                 ),
             },
             _measure_format,
-            (name, bpp[image], str(path)),
+            (name, bpp[image], device, str(path)),
         )
         for path, image in found
         if image in bpp
@@ -238,7 +282,7 @@ def rows_of(tasks, measured, workers, quiet):
     """
 
     def finish(task, figures):
-        row = measured.add(**task.identity, **figures)
+        row = measured.add(**task.identity, **figures, jobs=workers.jobs)
         return _text(row), row
 
     new = [task for task in tasks if not measured.get(task.identity)]

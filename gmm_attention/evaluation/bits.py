@@ -16,7 +16,9 @@ class Bits(NamedTuple):
       y_channels, z_channels: [N] cross-entropy of each channel, bits.
       live: [N] bool, the channels of y that are not zero everywhere.
       block_bpp: [ceil(H/16), ceil(W/16)] cross-entropy of y and z in each 16x16 pixels, over 256;
-        an element of z counts for the 64x64 pixels that it belongs to.
+        an element of z counts for the 64x64 pixels that it belongs to. Blocks that lie wholly in
+        the padding are left out.
+      padding: part of the cross-entropy that lies in those, 0..1.
     """
 
     height: int
@@ -28,6 +30,7 @@ class Bits(NamedTuple):
     z_channels: np.ndarray
     live: np.ndarray
     block_bpp: np.ndarray
+    padding: float
 
 
 def bits_of(codec, image):
@@ -60,4 +63,5 @@ def bits_of(codec, image):
         z.sum(axis=(0, 1)),
         np.unpackbits(np.frombuffer(coded.flags, np.uint8)).astype(bool),
         blocks[:rows, :columns] / 256,
+        float(1 - blocks[:rows, :columns].sum() / blocks.sum()),
     )

@@ -170,8 +170,8 @@ def compare(curve, anchor):
             f"{file_name(curve)} and {file_name(anchor)} are of other images or another metric; "
             "compare curves of one set and metric"
         )
-    _check_rising(curve)
     _check_rising(anchor)
+    _check_rising(curve)
     rate = quality = overlap = None
     values = anchor.bpp, anchor.quality, curve.bpp, curve.quality
     options = {"method": _INTERPOLATION, "require_matching_points": False, "min_overlap": 0}

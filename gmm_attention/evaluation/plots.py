@@ -187,7 +187,9 @@ def bits_map(path, image, bits, title):
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(9, 5.6), layout="constrained")
         grid = figure.add_gridspec(2, 2, height_ratios=(3, 2))
-        figure.suptitle(title, fontsize=10)
+        if bits.padding > 0.005:
+            title += f" ({bits.padding:.0%} of the bits lie in the padding, which is not shown)"
+        figure.suptitle(title.encode(errors="backslashreplace").decode(), fontsize=10)
         picture, blocks = (figure.add_subplot(grid[0, i]) for i in range(2))
         picture.imshow(image)
         extent = (0, 16 * bits.block_bpp.shape[1], 16 * bits.block_bpp.shape[0], 0)

@@ -31,13 +31,12 @@ def means_table(all_means):
     return _table(header, rows)
 
 
-def means_notes(rows, num_images, jobs):
+def means_notes(rows, num_images):
     """Says what a table of means does not.
 
     Args:
       rows: dict of the codec's title to dict of model to list of rows.
       num_images: that were to be measured.
-      jobs: number of processes that measured at the same time.
 
     Returns:
       str, one or more lines.
@@ -46,8 +45,9 @@ def means_notes(rows, num_images, jobs):
         "Means over the images of each one's bpp, PSNR and MS-SSIM. MS-SSIM in dB is that of the "
         "mean, as published curves seem to have it, and is what is compared."
     ]
-    if jobs > 1:
-        notes.append(f"Times are of {jobs} processes at once.")
+    jobs = {row["jobs"] for r in rows.values() for measured in r.values() for row in measured}
+    if max(jobs) > 1:
+        notes.append(f"Times are of up to {max(jobs):.0f} processes at once.")
     targets, small = {}, 0
     for title, by_model in rows.items():
         for model, measured in by_model.items():
@@ -82,7 +82,7 @@ def distance_table(all_means, metric, others):
       others: list of Curve of that metric.
     """
     header = [f"{_QUALITY[metric]} and rate, beside"]
-    header += [f"{m.model} ({m.bpp:.4f} bpp)" for m in all_means]
+    header += [f"{m.title}: {m.bpp:.4f} bpp" for m in all_means]
     rows = []
     for curve in others:
         row = [curve.name]
@@ -107,9 +107,7 @@ def difference_table(all_curves, anchor):
 
     Returns:
       str, lines by BD-rate; those that cannot be compared come last, with the reason.
-
-    Raises:
-      CurveError: none of the curves can be compared with the anchor.
+      list of CurveError, empty if one curve at least can be compared.
     """
     header = [f"{_QUALITY[anchor.metric]}, against {anchor.name}"]
     header += ["BD-rate", "BD dB", "both reach", "of the span"]
@@ -121,8 +119,6 @@ def difference_table(all_curves, anchor):
             compared.append((curve.name, curves.compare(curve, anchor)))
         except CurveError as error:
             errors.append(error)
-    if errors and not compared:
-        raise errors[0]
     compared.sort(key=lambda pair: (pair[1].rate is None, pair[1].rate or 0))
     rows = [
         [
@@ -134,7 +130,7 @@ def difference_table(all_curves, anchor):
         ]
         for name, d in compared
     ]
-    return "\n".join([_table(header, rows), *map(str, errors)])
+    return "\n".join([_table(header, rows), *map(str, errors)]), [] if compared else errors
 
 
 def bits_rows(apart):

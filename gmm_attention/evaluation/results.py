@@ -15,10 +15,10 @@ FILES, ESTIMATE = "files", "estimate"  # in the column "rate"
 
 NUMBERS = (
     *("height", "width", "bpp", "side_bpp", "psnr", "ms_ssim", "ms_ssim_db"),
-    *("encode_seconds", "decode_seconds", "quality"),
+    *("encode_seconds", "decode_seconds", "jobs", "quality"),
 )
 # The last one also tells whether the row is whole.
-COLUMNS = ("codec", "model", "rate", "image", *NUMBERS, "inputs")
+COLUMNS = ("set", "codec", "model", "rate", "image", *NUMBERS, "inputs")
 
 _IDENTITY = ("codec", "rate", "image", "inputs")
 
@@ -185,8 +185,9 @@ def _text(value):
 
 
 def _parse(row):
-    """A row of text with its numbers as floats, or None where they are not numbers."""
+    """A row of text with its numbers as floats, or None where they are missing or no numbers."""
     try:
-        return {**row, **{name: float(row[name]) if row[name] else None for name in NUMBERS}}
+        numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
     except ValueError:
         return None
+    return {**row, **numbers} if row["bpp"] and row["psnr"] else None
