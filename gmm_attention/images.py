@@ -156,6 +156,25 @@ def pad(image):
     return image[_reflected(height)][:, _reflected(width)]
 
 
+def pad_strip(image, axis, first, last):
+    """Cuts rows, or columns, first up to last out of what `pad` would return.
+
+    Args:
+      image: array [H, W, 3] of any type, H and W at least 1.
+      axis: 0 for rows, 1 for columns.
+      first, last: within the padded side.
+
+    Returns:
+      Array of the same type, [last - first, W', 3] or [H', last - first, 3].
+    """
+    rows, columns = (_reflected(side) for side in image.shape[:2])
+    if axis == 0:
+        rows = rows[first:last]
+    else:
+        columns = columns[first:last]
+    return image[rows][:, columns]
+
+
 def crop(image, height, width):
     """Cuts off what `pad` added.
 

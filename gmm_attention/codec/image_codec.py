@@ -6,8 +6,9 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from gmm_attention import export, images
+from gmm_attention import export, images, strips
 from gmm_attention.codec import file_format, latents
+from gmm_attention.codec.strip_transform import StripTransform
 from gmm_attention.entropy_coding.prediction import Prediction
 from gmm_attention.errors import BitstreamError, ImageError
 from gmm_attention.model import gaussian_mixture
@@ -36,7 +37,7 @@ def load(path):
 def _latents_check(z_symbols, y_hat):
     crc = 0
     for array in (z_symbols, y_hat):
-        crc = zlib.crc32(np.ascontiguousarray(array, "<i4").tobytes(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array, "<i4"), crc)
     return crc & 0xFFFF
 
 
@@ -56,28 +57,25 @@ class ImageCodec:
         self.model, self.settings, self.name = model, settings, name
         self.fingerprint = export.fingerprint(exported)
         self._prediction = Prediction(exported)
-        self._analysis = tf.function(self._analyse, [_spec(3)], autograph=False)
-        self._synthesis = tf.function(
-            model.synthesis.call, [_spec(model.num_filters)], autograph=False
-        )
-
-    def _analyse(self, x):
-        y = self.model.analysis(x)
-        z = self.model.hyper_analysis(y)
-        # Sums of infinities make no integers; they are refused by what is returned beside.
-        finite = tf.reduce_all(tf.math.is_finite(y)) & tf.reduce_all(tf.math.is_finite(z))
-        symbols = self.model.entropy_bottleneck.symbols(z)
-        return y, z, tf.cast(tf.round(y), tf.int32), symbols, finite
+        self._analysis = StripTransform(model.analysis, 3, pixels=16)
+        self._hyper_analysis = StripTransform(model.hyper_analysis, model.num_filters, pixels=64)
+        self._synthesis = StripTransform(model.synthesis, model.num_filters, pixels=1)
 
     def _latents(self, image):
         """y, z (float), y_hat, z's symbols (int32), without the batch axis."""
         _check_image(image)
-        x = images.pad(image).astype(np.float32)[None] / 255
+
+        def pixels(*strip):
+            return images.pad_strip(image, *strip).astype(np.float32) / 255
+
+        sides = [images.SIDE_MULTIPLE * side for side in _z_sides(*image.shape[:2])]
         with _within_memory(image.shape):
-            *results, finite = self._analysis(x)
-        if not finite:
+            y = self._analysis.whole(pixels, sides)
+            z = self._hyper_analysis.whole(lambda *strip: y[strips.along(*strip)], y.shape[:2])
+        if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise ImageError(f"{self.name} gives latents that are not finite; use other weights")
-        return [result.numpy()[0] for result in results]
+        symbols = self.model.entropy_bottleneck.symbols(z).numpy()
+        return y, z, np.rint(y).astype(np.int32), symbols
 
     def encode(self, image):
         """Codes an image into the bytes of two files.
@@ -152,15 +150,26 @@ class ImageCodec:
         Raises:
           ImageError: pixels that are not finite.
         """
-        return np.rint(self._pixels(y_hat, height, width)).astype(np.uint8)
+        pixels = np.empty([height, width, 3], np.uint8)
+        for place, x_hat in self._pixels(y_hat, pixels):
+            place[...] = np.rint(x_hat, out=x_hat)
+        return pixels
 
-    def _pixels(self, y_hat, height, width):
-        """What `reconstruct` rounds: float32 [height, width, 3], 0..255."""
-        with _within_memory((height, width)):
-            x_hat = self._synthesis(y_hat[None].astype(np.float32)).numpy()[0]
-        if not np.isfinite(x_hat).all():
-            raise ImageError(f"{self.name} gives pixels that are not finite; use other weights")
-        return np.clip(images.crop(x_hat, height, width), 0, 1) * 255
+    def _pixels(self, y_hat, image):
+        """Yields views of an image, and what belongs there: float32, 0..255."""
+
+        def quantized(*strip):
+            return y_hat[strips.along(*strip)].astype(np.float32)
+
+        with _within_memory(image.shape):
+            for where, x_hat in self._synthesis.strips(quantized, y_hat.shape[:2]):
+                if not np.isfinite(x_hat).all():
+                    raise ImageError(
+                        f"{self.name} gives pixels that are not finite; use other weights"
+                    )
+                place = image[where]
+                x_hat = images.crop(x_hat, *place.shape[:2])
+                yield place, np.clip(x_hat, 0, 1) * 255
 
     def compress(self, image):
         """Codes an image into one string of bytes. See `encode`."""
@@ -194,6 +203,9 @@ class ImageCodec:
         bits_y = gaussian_mixture.bits(y_hat[None], *mixture).numpy()[0]
         bits_z = -np.log2(likelihoods_z.astype(np.float64))
         weights, means, scales = (t.numpy()[0] for t in mixture)
+        x_hat = np.empty(image.shape, np.float32)
+        for place, strip in self._pixels(y_hat, x_hat):
+            place[...] = strip
         return {
             "y": y,
             "y_hat": y_hat,
@@ -203,7 +215,7 @@ class ImageCodec:
             "weights": weights,
             "means": means,
             "scales": scales,
-            "x_hat": self._pixels(y_hat, *image.shape[:2]),
+            "x_hat": x_hat,
             "element_bits_y": bits_y,
             "element_bits_z": bits_z,
             "bits_y": float(bits_y.sum()),
@@ -220,10 +232,6 @@ def _within_memory(shape):
             f"not enough memory for an image of {shape[1]}x{shape[0]} pixels; free some, or code "
             "the image in pieces"
         ) from error
-
-
-def _spec(channels):
-    return tf.TensorSpec([1, None, None, channels], tf.float32)
 
 
 def _z_sides(height, width):

@@ -43,7 +43,7 @@ def encode_latents(prediction, z_symbols, y_hat):
     for name, values in (("z", z_symbols), ("y", y_hat)):
         if values.max() > LATENT_LIMIT or values.min() < -LATENT_LIMIT:
             raise ImageError(f"{name} leaves the range of {LATENT_LIMIT} that can be coded")
-    z_symbols, y_hat = z_symbols.astype(np.int32), y_hat.astype(np.int32)
+    z_symbols, y_hat = (t.astype(np.int32, copy=False) for t in (z_symbols, y_hat))
     live = y_hat.any(axis=(0, 1))
     flags = np.packbits(live).tobytes()
     z_string = range_coder.encode([_z_intervals(prediction, z_symbols)])
@@ -159,7 +159,7 @@ def _y_intervals(prediction, z_symbols, y_hat, live):
 
 
 def _decode_y(prediction, z_symbols, live, decoder):
-    """Decodes y: [4h, 4w, L] float64."""
+    """Decodes y: [4h, 4w, L] float32."""
     height, width, _ = z_symbols.shape
     widest_step = min(4 * height, -(-4 * width // 3))
     image = ImagePrediction(prediction, z_symbols, live, widest_step)

@@ -9,6 +9,7 @@ import functools
 
 import numpy as np
 
+from gmm_attention import strips
 from gmm_attention.entropy_coding import quantization
 from gmm_attention.entropy_coding.quantization import (
     ACTIVATION_LIMIT,
@@ -21,6 +22,7 @@ from gmm_attention.entropy_coding.quantization import (
 LEAKY_SLOPE = 3277 / 2**14  # TF's default 0.2; dyadic, so that products are exact
 MIXTURE_LIMIT = 2**25  # clamps logits, means and scales, so that int32 holds what follows
 BLOCK = 512  # positions for which hyper-synthesis gathers its taps at a time; bounds memory
+STRIP = 2**14  # positions of phi that it makes at a time, without the seams; likewise
 
 # OpenBLAS copies a matrix before each product, which takes longer than the product if the other
 # factor has few rows; but not for products of up to 10^6 terms (where it has AVX-512 kernels).
@@ -63,7 +65,7 @@ class Prediction:
         layers = quantization.layers(self.num_filters, self.num_mixtures)
         folded = {layer.name: _fold(arrays, layer) for layer in layers}
         self._hyper_synthesis = [
-            _phases(*folded[f"hyper_synthesis/layer_{i}"], upsampling=i in (1, 3), leaky=i < 4)
+            _stage(*folded[f"hyper_synthesis/layer_{i}"], upsampling=i in (1, 3), leaky=i < 4)
             for i in range(5)
         ]
         n = self.num_filters
@@ -86,13 +88,23 @@ class Prediction:
           z_symbols: [h, w, N] int, magnitude at most 2^15.
 
         Returns:
-          [4h, 4w, 2N] float64, integers in units of 2^-10.
+          [4h, 4w, 2N] float32, integers in units of 2^-10: of at most 2^22, so that it holds them.
         """
-        x = z_symbols * 2.0**FRACTION_BITS + self._medians
-        _clamp(x, ACTIVATION_LIMIT)
-        for phases in self._hyper_synthesis:
-            x = _convolve(x, *phases)
-        return x
+        axis = 0 if z_symbols.shape[0] >= z_symbols.shape[1] else 1
+        sides = [4 * side for side in z_symbols.shape[:2]]
+
+        def z_hat(first, last):
+            x = z_symbols[strips.along(axis, first, last)] * 2.0**FRACTION_BITS + self._medians
+            _clamp(x, ACTIVATION_LIMIT)
+            return x
+
+        phi = strips.chain(
+            strips.Rows(z_symbols.shape[axis], z_hat), self._hyper_synthesis, axis, np.concatenate
+        )
+        whole = np.empty([*sides, 2 * self.num_filters], np.float32)
+        for first, last in strips.bounds(sides, axis, STRIP, 4):
+            whole[strips.along(axis, first, last)] = phi.take(first, last)
+        return whole
 
     def matrices(self, live, in_blocks):
         """Selects the live channels' part of the context model and the 1x1 layers.
@@ -127,7 +139,7 @@ class ImagePrediction:
     """Predicts the mixtures of one image's y from the part of y that is known.
 
     Attributes:
-      y_hat: [4h, 4w, L] float64, the L live channels; the caller fills it in. A position's
+      y_hat: [4h, 4w, L] float32, the L live channels; the caller fills it in. A position's
         mixtures depend on the twelve before it, in raster order, in its 5x5 neighbourhood.
     """
 
@@ -145,7 +157,8 @@ class ImagePrediction:
         self._phi = prediction.phi(z_symbols)
         self._num_live = np.count_nonzero(live)
         height, width, _ = self._phi.shape
-        padded = np.zeros([height + 2, width + 4, self._num_live])
+        # Of at most 2^15, which float32 holds.
+        padded = np.zeros([height + 2, width + 4, self._num_live], np.float32)
         self.y_hat = padded[2:, 2:-2]
         # [r, c] is what five neighbours in a row hold, side by side: part of a product's row.
         self._fives = np.lib.stride_tricks.as_strided(
@@ -161,7 +174,7 @@ class ImagePrediction:
         Returns:
           [P, 640] float64, in units of 2^-10, not rounded.
         """
-        part = self._phi[rows, columns] @ self._prediction._layer_0_phi
+        part = self._phi[rows, columns].astype(np.float64) @ self._prediction._layer_0_phi
         part += self._prediction._layer_0_bias
         return part
 
@@ -240,18 +253,18 @@ def _clamp(x, limit):
     np.maximum(x, -limit, out=x)
 
 
-def _phases(kernel, bias, upsampling, leaky):
-    """Splits a transposed convolution (corr=False) into one product for each output phase.
+def _stage(kernel, bias, upsampling, leaky):
+    """A transposed convolution (corr=False) as a Stage, by one product for each output phase.
 
     Args:
       kernel: [3, 3, C_in, C_out], unflipped.
-
-    Returns:
-      A list of (row phase, column phase, shifts, matrix), then bias and leaky: the outputs at
-      [stride i + row phase, stride j + column phase] are the inputs at [i + shift, j + shift] for
-      all shifts, side by side, times the matrix [len(shifts) C_in, C_out].
+      bias: [C_out].
+      upsampling: whether it doubles the sides.
+      leaky: whether a leaky ReLU follows.
     """
     axis = _UPSAMPLING_TAPS if upsampling else _PLAIN_TAPS
+    # The outputs at [stride i + row phase, stride j + column phase] are the inputs at [i + shift,
+    # j + shift] for all shifts, side by side, times a matrix [len(shifts) C_in, C_out].
     phases = []
     for row_phase, row_taps in enumerate(axis):
         for column_phase, column_taps in enumerate(axis):
@@ -259,7 +272,8 @@ def _phases(kernel, bias, upsampling, leaky):
             shifts = [(row[1], column[1]) for row, column in taps]
             matrix = np.concatenate([kernel[row[0], column[0]] for row, column in taps])
             phases.append((row_phase, column_phase, shifts, matrix))
-    return phases, bias, leaky
+    convolve = functools.partial(_convolve, phases=phases, bias=bias, leaky=leaky)
+    return strips.Stage(convolve, halo=1, up=2 if upsampling else 1)
 
 
 def _convolve(x, phases, bias, leaky):

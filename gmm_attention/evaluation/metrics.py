@@ -4,8 +4,18 @@ import math
 
 import numpy as np
 
-# Five scales with an 11x11 window.
+from gmm_attention import strips
+
+# Wang et al. 2003, as in tf.image.
+_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11  # side
+
+# Which five scales leave a window of.
 MS_SSIM_SMALLEST_SIDE = 161
+
+
+# Rows that are measured at a time hold about so many pixels; bounds memory.
+STRIP_PIXELS = 2**20
 
 
 def psnr(image, reconstruction):
@@ -17,23 +27,60 @@ def psnr(image, reconstruction):
     Returns:
       float; infinity where both are equal.
     """
-    error = np.mean(np.square(image.astype(np.float64) - reconstruction))
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    total = 0
+    for first, last in strips.bounds(image.shape, 0, STRIP_PIXELS, 1):
+        difference = image[first:last].astype(np.int32) - reconstruction[first:last]
+        total += int(np.sum(np.square(difference), dtype=np.int64))
+    return float("inf") if total == 0 else 10 * math.log10(255**2 * image.size / total)
 
 
 def ms_ssim(image, reconstruction):
-    """MS-SSIM, 0..1, by tf.image as in the original; None where a side is under 161 pixels.
+    """MS-SSIM, 0..1, as tf.image has it and the original prints it; None for a side under 161.
 
     Args:
       image, reconstruction: uint8 [H, W, 3].
     """
+    if min(image.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
+        return None
+    terms, pair = [], (image, reconstruction)
+    for scale, weight in enumerate(_WEIGHTS):
+        if scale:
+            pair = [_halved(t) for t in pair]
+        ssim, contrast = _similarity(*pair)
+        term = ssim if scale == len(_WEIGHTS) - 1 else contrast
+        terms.append(np.maximum(term, 0) ** weight)
+    return float(np.mean(np.prod(terms, axis=0)))
+
+
+def _similarity(x, y):
+    """Means of SSIM and of its contrast and structure part, of each channel: float64 [3] each."""
     # Here, for tables want only the decibels, and TensorFlow takes seconds to import.
     import tensorflow as tf
 
-    if min(image.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
-        return None
-    pair = (tf.cast(t[None], tf.float32) for t in (image, reconstruction))
-    return float(tf.image.ssim_multiscale(*pair, max_val=255.0)[0])
+    # What tf.image.ssim_multiscale itself calls; setup.py names TensorFlow's version.
+    from tensorflow.python.ops.image_ops_impl import _ssim_per_channel
+
+    total, rows = np.zeros([2, 3]), len(x) - WINDOW + 1
+    for first, last in strips.bounds(x.shape, 0, STRIP_PIXELS, 1):
+        last = min(last, rows)
+        if first < last:
+            pair = (tf.constant(t[None, first : last + WINDOW - 1], tf.float32) for t in (x, y))
+            means = _ssim_per_channel(*pair, max_val=255.0)
+            total += (last - first) * np.array([mean.numpy()[0] for mean in means])
+    return total / rows
+
+
+def _halved(x):
+    """Means of 2x2 pixels, [ceil(H/2), ceil(W/2), 3] float32; odd last rows and columns double."""
+    height, width, _ = x.shape
+    half = np.empty([-(-height // 2), -(-width // 2), 3], np.float32)
+    columns = np.minimum(np.arange(2 * half.shape[1]), width - 1)
+    for first, last in strips.bounds(half.shape, 0, STRIP_PIXELS // 4, 1):
+        rows = np.minimum(np.arange(2 * first, 2 * last), height - 1)
+        strip = x[rows][:, columns].astype(np.float32)
+        strip = strip[::2] + strip[1::2]
+        half[first:last] = (strip[:, ::2] + strip[:, 1::2]) / 4
+    return half
 
 
 def decibels(value):

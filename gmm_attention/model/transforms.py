@@ -8,6 +8,7 @@ import functools
 import tensorflow as tf
 
 from gmm_attention.model.layers import GDN, Attention, Convolution, leaky_relu
+from gmm_attention.strips import Stage
 
 
 class AnalysisBlock(tf.keras.Model):
@@ -34,14 +35,21 @@ class AnalysisBlock(tf.keras.Model):
     def residual(self, t):
         return t if self.first else t + self.layer_1(self.layer_0(t))
 
-    def call(self, t):
-        t = self.residual(t)
+    def halve(self, t):
+        """What follows the residual."""
         if self.last:
             return self.layer_2(t)
         # Sliced before an unstrided convolution: the same numbers, and oneDNN in TF 2.14 corrupts
         # the heap in the gradient of a strided 1x1 convolution with under 16 input channels.
         shortcut = self.shortcut(t[:, ::2, ::2])
         return self.layer_3(self.layer_2(t)) + shortcut
+
+    def call(self, t):
+        return self.halve(self.residual(t))
+
+    def stages(self):
+        halve = Stage(self.halve, halo=1 if self.last else 3, down=2)
+        return [halve] if self.first else [Stage(self.residual, halo=2), halve]
 
 
 class Analysis(tf.keras.Model):
@@ -60,6 +68,16 @@ class Analysis(tf.keras.Model):
         t = self.attention[0](self.blocks[1](t))
         t = self.blocks[2](t)
         return self.attention[1](self.blocks[3](t))
+
+    def stages(self):
+        """The same in steps, of which each depends on few rows; see `strips`."""
+        first, second = (_attention_stages(attention) for attention in self.attention)
+        blocks = [block.stages() for block in self.blocks]
+        return [*blocks[0], *blocks[1], *first, *blocks[2], *blocks[3], *second]
+
+
+def _attention_stages(attention):
+    return [Stage(attention, halo=3)] if isinstance(attention, Attention) else []
 
 
 class SynthesisBlock(tf.keras.Model):
@@ -86,12 +104,19 @@ class SynthesisBlock(tf.keras.Model):
     def upsampled(self, t):
         return tf.nn.depth_to_space(self.layer_2(t), 2)
 
-    def call(self, t):
-        t = self.residual(t)
+    def double(self, t):
+        """What follows the residual."""
         if self.last:
             return self.upsampled(t)
         shortcut = tf.nn.depth_to_space(self.shortcut(t), 2)
         return self.layer_3(self.upsampled(t)) + shortcut
+
+    def call(self, t):
+        return self.double(self.residual(t))
+
+    def stages(self):
+        double = Stage(self.double, halo=1 if self.last else 2, up=2)
+        return [Stage(self.residual, halo=2), double]
 
 
 class Synthesis(tf.keras.Model):
@@ -114,6 +139,12 @@ class Synthesis(tf.keras.Model):
         t = self.blocks[2](self.attention[1](t))
         return self.blocks[3](t)
 
+    def stages(self):
+        """The same in steps, of which each depends on few rows; see `strips`."""
+        first, second = (_attention_stages(attention) for attention in self.attention)
+        blocks = [block.stages() for block in self.blocks]
+        return [*first, *blocks[0], *blocks[1], *second, *blocks[2], *blocks[3]]
+
 
 class LayerStack(tf.keras.Model):
     """Convolutions layer_0, layer_1, ... one after the other."""
@@ -126,6 +157,10 @@ class LayerStack(tf.keras.Model):
         for convolution in self.convolutions:
             t = convolution(t)
         return t
+
+    def stages(self):
+        """The same in steps, for those that keep or halve the sides; see `strips`."""
+        return [Stage(c, halo=1, down=c.strides_down[0]) for c in self.convolutions]
 
 
 def hyper_analysis(num_filters, rdft=True):

@@ -1,0 +1,109 @@
+"""Memory and time per pixel of large images, beside one of 768x512: N = 128, all channels live.
+
+    python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400]
+
+The images are IMAGE mirrored side by side as often as needed. The weights are random, as in
+speed.py. Prints, for encoding and for decoding, each in a process of its own: seconds per
+megapixel of padded image, their ratio to 768x512's, measured before and after (the mean of both),
+and the resident maximum.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SMALL = (768, 512)
+
+
+def size(text):
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def measure(direction, path, width, height, model, coded):
+    """In this process: prints seconds per megapixel and GiB."""
+    import numpy as np
+
+    from gmm_attention.codec import image_codec
+    from gmm_attention.images import read_image
+
+    codec = image_codec.load(model)
+    image = read_image(path)[:512, :768]
+    rows, columns = height - image.shape[0], width - image.shape[1]
+    large = np.pad(image, [(0, rows), (0, columns), (0, 0)], "symmetric")
+    warm = codec.encode(image)
+    codec.decode(*warm[:2])
+    begin, runs = time.perf_counter(), 0
+    while time.perf_counter() - begin < 5:
+        if direction == "encode":
+            npz, y_string, _ = codec.encode(large)
+        else:
+            npz, y_string = (open(f"{coded}.{name}", "rb").read() for name in ("npz", "bin"))
+            codec.decode(npz, y_string)
+        runs += 1
+    seconds = (time.perf_counter() - begin) / runs
+    if direction == "encode":
+        for name, data in (("npz", npz), ("bin", y_string)):
+            with open(f"{coded}.{name}", "wb") as file:
+                file.write(data)
+    megapixels = (width + -width % 64) * (height + -height % 64) / 1e6
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(seconds / megapixels, memory)
+
+
+def save_model(path, image):
+    import numpy as np
+    import tensorflow as tf
+    from speed import build_codec
+
+    from gmm_attention import checkpoints, export, images
+
+    x = tf.constant(images.pad(images.read_image(image))[None] / np.float32(255))
+    model = build_codec(x).model
+    tables = model.entropy_bottleneck.range_coder_tables()
+    settings = {**model.get_config(), "exported": True}
+    checkpoints.save(path, export.export_arrays(model, tables), settings)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("image")
+    sizes = [(4000, 3000), (8200, 6100), (12000, 8400)]
+    parser.add_argument("--sizes", type=size, nargs="+", default=sizes)
+    parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        direction, path, width, height, model, coded = args.one
+        return measure(direction, path, int(width), int(height), model, coded)
+    with tempfile.TemporaryDirectory() as folder:
+        model = os.path.join(folder, "model")
+        save_model(model, args.image)
+
+        def run(direction, width, height):
+            coded = os.path.join(folder, f"{width}x{height}")
+            one = [direction, args.image, width, height, model, coded]
+            command = [sys.executable, __file__, args.image, "--one", *map(str, one)]
+            return map(float, subprocess.check_output(command, text=True).split())
+
+        for sides in args.sizes:
+            for direction in ("encode", "decode"):
+                before, _ = run(direction, *SMALL)
+                seconds, memory = run(direction, *sides)
+                after, _ = run(direction, *SMALL)
+                ratio = seconds / ((before + after) / 2)
+                print(
+                    f"{sides[0]}x{sides[1]}, {direction}: {seconds:.2f} s per megapixel, "
+                    f"{ratio:.3f} times that of 768x512 ({before:.2f}, {after:.2f}), "
+                    f"{memory:.2f} GiB",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
