@@ -1,6 +1,7 @@
 """What several test files need: the tiny model, a model of another N, the reference's folder."""
 
 import functools
+import gc
 import os
 from pathlib import Path
 
@@ -86,3 +87,9 @@ def reference():
     if not REFERENCE.is_dir():
         pytest.skip("needs ../shared/reference, outside this repository")
     return REFERENCE
+
+
+def pytest_unconfigure():
+    # TensorFlow complains of its functions that outlive its modules.
+    load_once.cache_clear()
+    gc.collect()

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, load_once
 
-from gmm_attention.codec import image_codec
+from gmm_attention.codec import file_format, image_codec
 from gmm_attention.commands import batch, decoder, encoder
 from gmm_attention.errors import ImageError
 
@@ -244,7 +246,16 @@ def decode(run, **kwargs):
 
 @pytest.mark.parametrize("command", [encoder, decoder])
 @pytest.mark.parametrize(
-    "arguments", [["--size"], ["--device", "tpu"], ["photo.png"], ["--input"], ["--lambda", "1"]]
+    "arguments",
+    [
+        ["--size"],
+        ["--device", "tpu"],
+        ["photo.png"],
+        ["--input"],
+        ["--lambda", "1"],
+        ["--max-pixels", "0"],
+        ["--max-pixels", str(2**28 + 1)],
+    ],
 )
 def test_bad_usage_exits_with_2(command, arguments, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -341,6 +352,36 @@ def test_a_missing_model_is_an_error(run, coded, command, folder, tmp_path):
         assert (finished.status, finished.out) == (1, "")
         assert_one_line(finished.err, model, "--model takes")
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("command, folder", [(encoder, "photos"), (decoder, "coded")])
+def test_images_of_too_many_pixels_are_refused_by_their_headers(run, coded, command, folder):
+    # photos/0.png has 160x20 pixels, the others more.
+    options = ["--input", folder, "--output", "results", "--max-pixels", 160 * 20]
+    finished = run(command, *options)
+    assert finished.status == 1
+    assert len(finished.err.splitlines()) == 2
+    for line, name in zip(finished.err.splitlines(), ("1", "2")):
+        assert line.startswith(f"{folder}/{name}.") and "the limit of 3200; " in line
+    assert all(name.startswith("0.") for name in files("results"))
+
+
+def test_a_header_that_claims_2_to_the_31_pixels_is_refused_at_once(run, coded, tiny_codec):
+    npz, y_string = ((coded / f"1.{suffix}").read_bytes() for suffix in ("npz", "bin"))
+    whole = file_format.unpack(npz, y_string, 8, tiny_codec.fingerprint, ("", "", ""))
+    claims = whole._replace(height=2**15, width=2**16)
+    (coded / "1.npz").write_bytes(file_format.pack(claims, tiny_codec.fingerprint)[0])
+    assert_only_the_middle_one_failed(decode(run), "cannot hold an image of 65536x32768 pixels")
+
+
+def test_a_png_that_claims_2_to_the_31_pixels_is_refused_at_once(run, photographs):
+    data = bytearray((photographs / "1.png").read_bytes())
+    data[16:24] = struct.pack(">II", 2**16, 2**15)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (photographs / "1.png").write_bytes(data)
+    finished = encode(run)
+    assert finished.status == 1
+    assert_one_line(finished.err, "photos/1.png: 65536x32768 pixels are more than the limit of ")
 
 
 # Outputs that cannot be written.

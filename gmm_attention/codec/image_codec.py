@@ -13,6 +13,8 @@ from gmm_attention.entropy_coding.prediction import Prediction
 from gmm_attention.errors import BitstreamError, ImageError
 from gmm_attention.model import gaussian_mixture
 
+_NAMES = "NAME.npz", "NAME.bin"
+
 
 def load(path):
     """Loads a codec.
@@ -99,18 +101,19 @@ class ImageCodec:
         )
         return *file_format.pack(coded, self.fingerprint), y_hat
 
-    def decode(self, npz, y_string, names=("NAME.npz", "NAME.bin")):
+    def decode(self, npz, y_string, names=_NAMES, max_pixels=images.MAX_PIXELS):
         """Decodes the bytes of two files.
 
         Args:
           npz, y_string: bytes of NAME.npz and NAME.bin.
           names: of the two files, for messages.
+          max_pixels: images of more pixels are refused, from the header alone.
 
         Returns:
           uint8 [H, W, 3].
 
         Raises:
-          BitstreamError: foreign, truncated or damaged bytes, or another model's.
+          BitstreamError: foreign, truncated or damaged bytes, another model's, or too many pixels.
           ImageError: see `reconstruct`.
         """
         coded = file_format.unpack(
@@ -124,6 +127,11 @@ class ImageCodec:
             raise BitstreamError(
                 f"{names[0]}: damaged: it cannot hold an image of {coded.width}x{coded.height} "
                 "pixels; encode the image again"
+            )
+        if coded.height * coded.width > max_pixels:
+            raise BitstreamError(
+                f"{names[0]}: claims {coded.width}x{coded.height} pixels, more than the limit of "
+                f"{max_pixels}; if you trust it, raise the limit (--max-pixels)"
             )
         try:
             z_symbols, y_hat = latents.decode_latents(

@@ -9,6 +9,8 @@ import sys
 import time
 
 from gmm_attention.errors import BitstreamError, CodecError
+from gmm_attention.images import MAX_PIXELS
+from gmm_attention.training.options import number
 
 MODELS = "models"
 DEFAULT_MODEL = os.path.join(MODELS, "mse-0.0032-n48")
@@ -28,6 +30,13 @@ def parser(description, default_input, default_output, input_help):
         metavar="DIR",
         default=default_output,
         help=f"folder for the results, made if need be ({default_output})",
+    )
+    add(
+        "--max-pixels",
+        type=number(int, 1, MAX_PIXELS),
+        default=MAX_PIXELS,
+        metavar="COUNT",
+        help=f"refuse larger images, from their headers alone ({MAX_PIXELS}, the format's limit)",
     )
     add_device_and_quiet(add)
     return result

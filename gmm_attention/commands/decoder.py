@@ -60,7 +60,7 @@ def _read(path):
         ) from error
 
 
-def _decode(codec, stem, target):
+def _decode(codec, stem, target, max_pixels):
     """Decodes one image; returns what to print, and the seconds it took."""
     from gmm_attention.images import write_png
 
@@ -68,7 +68,7 @@ def _decode(codec, stem, target):
     npz, y_string = (_read(name) for name in names)
     begin = time.monotonic()
     with batch.about(names[0]):
-        image = codec.decode(npz, y_string, names)
+        image = codec.decode(npz, y_string, names, max_pixels)
     seconds = time.monotonic() - begin
     make_folder(os.path.dirname(target))
     write_png(target, image)
@@ -81,7 +81,9 @@ def _run(args):
     codec, start_up = batch.start(args.model, args.device)
     results = batch.process_all(
         found,
-        lambda job: _decode(codec, job[0], os.path.join(args.output, f"{job[1]}.png")),
+        lambda job: _decode(
+            codec, job[0], os.path.join(args.output, f"{job[1]}.png"), args.max_pixels
+        ),
         args.quiet,
     )
     if not args.quiet:

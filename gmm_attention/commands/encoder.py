@@ -12,12 +12,12 @@ from gmm_attention.files import make_folder, write_atomically
 from gmm_attention.training.options import positive
 
 
-def _encode(codec, path, stem, measure):
+def _encode(codec, path, stem, max_pixels, measure):
     """Codes one image into its two files; returns what to print, and the figures."""
     from gmm_attention.evaluation import metrics
     from gmm_attention.images import read_image
 
-    image = read_image(path)
+    image = read_image(path, max_pixels)
     begin = time.monotonic()
     with batch.about(path):
         npz, y_string, y_hat = codec.encode(image)
@@ -118,7 +118,9 @@ def _run(args):
         print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {start_up:.1f} s")
     results = batch.process_all(
         found,
-        lambda job: _encode(codec, job[0], os.path.join(args.output, job[1]), not args.quiet),
+        lambda job: _encode(
+            codec, job[0], os.path.join(args.output, job[1]), args.max_pixels, not args.quiet
+        ),
         args.quiet,
     )
     if not args.quiet:
