@@ -540,6 +540,28 @@ def test_an_interrupt_ends_all_processes(photographs, tiny_path, tmp_path, delay
     assert processes_in(tmp_path) == []
 
 
+def test_a_process_that_dies_is_told(photographs, tiny_path, tmp_path):
+    process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
+    workers = []
+    for _ in range(200):
+        workers = [pid for pid in processes_in(tmp_path) if is_worker(pid)]
+        if workers:
+            break
+        time.sleep(0.05)
+    os.kill(workers[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert_one_line(err, "a process has died", "--jobs")
+    assert processes_in(tmp_path) == []
+
+
+def is_worker(pid):
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def test_a_killed_parent_leaves_no_process(photographs, tiny_path, tmp_path):
     process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
     time.sleep(6)

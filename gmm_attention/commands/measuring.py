@@ -1,6 +1,7 @@
 """Models, formats and images to rows of results, in this process or in several others."""
 
 import concurrent.futures
+import contextlib
 import functools
 import glob
 import logging
@@ -135,7 +136,8 @@ class Workers:
         if self._pool is None:
             load_codec(model, device)
         else:
-            self._submit(_load, (model, device)).result()
+            with _deaths_told():
+                self._submit(_load, (model, device)).result()
 
     def outcomes(self, tasks):
         """Yields each task, as soon as it is done, and a function that returns its result."""
@@ -161,15 +163,21 @@ class Workers:
         Raises:
           CodecError: a process has died.
         """
-        try:
+        with _deaths_told():
             return batch.process_all(
                 self.outcomes(tasks), lambda pair: finish(pair[0], pair[1]()), quiet, len(tasks)
             )
-        except BrokenProcessPool as error:
-            raise CodecError(
-                "a process has died, most likely for want of memory; give fewer --jobs: the same "
-                "command goes on from here"
-            ) from error
+
+
+@contextlib.contextmanager
+def _deaths_told():
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise CodecError(
+            "a process has died, most likely for want of memory; give fewer --jobs: the same "
+            "command goes on from here"
+        ) from error
 
 
 def _begin_worker(level):
