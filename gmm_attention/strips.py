@@ -106,12 +106,12 @@ def bounds(sides, axis, num_positions, multiple):
     Args:
       sides: of the array, the first two.
       axis: 0 or 1, along which it is cut.
-      num_positions: in a strip, about.
-      multiple: that the strips' rows are to be of, and at least.
+      num_positions: in a strip, at least, unless the array ends.
+      multiple: that the strips' rows are to be of.
 
     Yields:
       first, last.
     """
-    step = max(num_positions // sides[1 - axis] // multiple, 1) * multiple
+    step = max(-(-num_positions // (sides[1 - axis] * multiple)), 1) * multiple
     for first in range(0, sides[axis], step):
         yield first, min(first + step, sides[axis])
