@@ -523,7 +523,7 @@ def processes_in(folder):
     return found
 
 
-@pytest.mark.parametrize("delays", [(0.8,), (8, 0.1), (3, 0.2, 0.2)], ids=str)
+@pytest.mark.parametrize("delays", [(0.8,), (4, 0.2, 0.2)], ids=str)
 def test_an_interrupt_ends_all_processes(photographs, tiny_path, tmp_path, delays):
     options = ["--images", "kodak", "--models", tiny_path, "--jobs", 2, "--codecs", "avif"]
     process = start(*options, cwd=tmp_path, start_new_session=True)
@@ -542,17 +542,22 @@ def test_an_interrupt_ends_all_processes(photographs, tiny_path, tmp_path, delay
 
 def test_a_process_that_dies_is_told(photographs, tiny_path, tmp_path):
     process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
-    workers = []
-    for _ in range(200):
-        workers = [pid for pid in processes_in(tmp_path) if is_worker(pid)]
-        if workers:
-            break
-        time.sleep(0.05)
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(wait_for_workers(tmp_path)[0], signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert_one_line(err, "a process has died", "--jobs")
     assert processes_in(tmp_path) == []
+
+
+def wait_for_workers(folder):
+    """Processes of a pool that have begun, a second after they have."""
+    for _ in range(400):
+        workers = [pid for pid in processes_in(folder) if is_worker(pid)]
+        if workers:
+            time.sleep(1)
+            return workers
+        time.sleep(0.05)
+    raise AssertionError("no process of the pool has begun")
 
 
 def is_worker(pid):
@@ -564,7 +569,7 @@ def is_worker(pid):
 
 def test_a_killed_parent_leaves_no_process(photographs, tiny_path, tmp_path):
     process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
-    time.sleep(6)
+    wait_for_workers(tmp_path)
     process.kill()
     process.communicate()
     for _ in range(100):

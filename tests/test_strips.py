@@ -20,13 +20,6 @@ from gmm_attention.evaluation import metrics
 SIZES = [(64, 64), (200, 300), (300, 200), (1, 700), (700, 1), (17, 1000), (1000, 17), (449, 449)]
 
 
-@pytest.fixture(params=["the tiny model", "the default model"])
-def codec(request, tiny_codec):
-    if request.param == "the tiny model":
-        return tiny_codec
-    return load_once(str(ROOT / "models" / "mse-0.0032-n48"))
-
-
 @pytest.fixture
 def small_strips(monkeypatch):
     """As narrow as strips get: 64 pixels."""
@@ -40,7 +33,8 @@ def an_image(height, width):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_latents_and_pixels_are_those_of_the_whole_image(codec, size, small_strips):
+def test_latents_and_pixels_are_those_of_the_whole_image(tiny_codec, size, small_strips):
+    codec = tiny_codec
     image = an_image(*size)
     x = images.pad(image)[None].astype(np.float32) / 255
     y = codec.model.analysis(x)
@@ -56,8 +50,10 @@ def test_latents_and_pixels_are_those_of_the_whole_image(codec, size, small_stri
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_files_do_not_depend_on_the_strips(codec, size, monkeypatch):
+@pytest.mark.parametrize("model", ["tests/data/tiny", "models/mse-0.0032-n48"])
+def test_files_do_not_depend_on_the_strips(model, size, monkeypatch):
     """Byte for byte, on one machine: its convolutions add up alike whatever the size."""
+    codec = load_once(str(ROOT / model))
     image = an_image(*size)
     whole = codec.encode(image)
     decoded = codec.decode(*whole[:2])
