@@ -152,8 +152,7 @@ def pad(image):
     """
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be [H, W, 3], not {image.shape}")
-    height, width, _ = image.shape
-    return image[_reflected(height)][:, _reflected(width)]
+    return pad_strip(image, 0, 0, None)
 
 
 def pad_strip(image, axis, first, last):
@@ -162,7 +161,7 @@ def pad_strip(image, axis, first, last):
     Args:
       image: array [H, W, 3] of any type, H and W at least 1.
       axis: 0 for rows, 1 for columns.
-      first, last: within the padded side.
+      first, last: within the padded side; None for its end.
 
     Returns:
       Array of the same type, [last - first, W', 3] or [H', last - first, 3].

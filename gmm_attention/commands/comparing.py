@@ -117,7 +117,6 @@ def compare(published, own, beside, all_means, name, anchor, drawn, folder):
       str, to be printed.
 
     Raises:
-      CurveError: no such anchor, or curves that cannot be compared.
       CodecError: a plot cannot be written.
     """
     measured = {curve[:3] for curve in own + beside}

@@ -249,7 +249,7 @@ def _folder_names(models):
     """
     names = {}
     for model in models:
-        name = base = os.path.basename(os.path.normpath(model))
+        name = base = os.path.basename(model)
         number = 1
         while name in names.values():
             number += 1

@@ -242,7 +242,7 @@ def format_tasks(found, rows, name, device):
       name: of the format.
       device: for MS-SSIM.
     """
-    bpp = {row["image"]: row["bpp"] for row in rows}
+    by_image = {row["image"]: row for row in rows}
     image_format = codecs.FORMATS[name]
     return [
         Task(
@@ -252,15 +252,19 @@ def format_tasks(found, rows, name, device):
                 "model": rows[0]["model"],
                 "rate": results.FILES,
                 "image": image,
+                # The model's own inputs tell the image; no file is read again.
                 "inputs": results.digest(
-                    image_format, pillow_version, bpp[image], _digest_of_files([path])
+                    image_format,
+                    pillow_version,
+                    by_image[image]["bpp"],
+                    by_image[image]["inputs"],
                 ),
             },
             _measure_format,
-            (name, bpp[image], device, str(path)),
+            (name, by_image[image]["bpp"], device, str(path)),
         )
         for path, image in found
-        if image in bpp
+        if image in by_image
     ]
 
 

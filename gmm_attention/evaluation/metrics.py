@@ -7,7 +7,7 @@ import numpy as np
 from gmm_attention import strips
 
 # Wang et al. 2003, as in tf.image.
-_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11  # side
 
 # Which five scales leave a window of.
@@ -43,11 +43,11 @@ def ms_ssim(image, reconstruction):
     if min(image.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
         return None
     terms, pair = [], (image, reconstruction)
-    for scale, weight in enumerate(_WEIGHTS):
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale:
             pair = [_halved(t) for t in pair]
         ssim, contrast = _similarity(*pair)
-        term = ssim if scale == len(_WEIGHTS) - 1 else contrast
+        term = ssim if scale == len(MS_SSIM_WEIGHTS) - 1 else contrast
         terms.append(np.maximum(term, 0) ** weight)
     return float(np.mean(np.prod(terms, axis=0)))
 

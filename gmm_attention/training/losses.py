@@ -7,10 +7,10 @@ import tensorflow_compression as tfc
 # What tf.image.ssim_multiscale itself calls; setup.py names TensorFlow's version.
 from tensorflow.python.ops.image_ops_impl import _ssim_per_channel
 
+from gmm_attention.evaluation.metrics import MS_SSIM_WEIGHTS
+
 METRICS = ("mse", "ms-ssim")
 
-# Wang et al. 2003, as in tf.image.
-MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_TERM_BOUND = 1e-3
 
 
