@@ -44,7 +44,9 @@ def pack_latents(codec, z_symbols, y_hat, height=None, width=None):
     """The two files' bytes of any latents; the sides are z's times 64 unless given."""
     from gmm_attention.codec import latents
 
-    flags, z_string, y_string = latents.encode_latents(codec._prediction, z_symbols, y_hat)
+    flags, z_string, y_string = latents.encode_latents(
+        codec.latent_codec.prediction, z_symbols, y_hat
+    )
     sizes = varint(height or 64 * z_symbols.shape[0]) + varint(width or 64 * z_symbols.shape[1])
     start = header(codec.fingerprint, y_string, latents_check(z_symbols, y_hat), sizes)
     return checked(start + flags + z_string), y_string
@@ -57,7 +59,7 @@ def unpack_latents(codec, npz, y_string):
     coded = file_format.unpack(npz, y_string, codec.model.num_filters, codec.fingerprint, NAMES)
     h, w = (-(-side // 64) for side in (coded.height, coded.width))
     return latents.decode_latents(
-        codec._prediction, h, w, coded.flags, coded.z_string, coded.y_string
+        codec.latent_codec.prediction, h, w, coded.flags, coded.z_string, coded.y_string
     )
 
 

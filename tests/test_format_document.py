@@ -9,7 +9,7 @@ from coded_pairs import checked, pack_latents, unpack_latents
 from integer_model import random_arrays, random_latents
 
 from gmm_attention import export
-from gmm_attention.entropy_coding.prediction import Prediction
+from gmm_attention.codec.latent_codec import LatentCodec
 from gmm_attention.entropy_coding.quantization import integer_arrays
 
 
@@ -77,7 +77,10 @@ def test_other_models(num_mixtures, hyper, context, means, scales):
     mixtures[:, :, 1] *= means
     mixtures[:, :, 2] *= scales
     arrays = integer_arrays(floats)
-    codec = SimpleNamespace(_prediction=Prediction(arrays), fingerprint=export.fingerprint(arrays))
+    fingerprint = export.fingerprint(arrays)
+    codec = SimpleNamespace(
+        latent_codec=LatentCodec(arrays, fingerprint, "drawn"), fingerprint=fingerprint
+    )
     z, y = random_latents(1, 2, 16)
     outliers(z, 1)
     outliers(y, 0)

@@ -1,19 +1,20 @@
 """An image to coded bytes and back, with one model."""
 
 import contextlib
-import zlib
 
 import numpy as np
 import tensorflow as tf
 
 from gmm_attention import export, images, strips
-from gmm_attention.codec import file_format, latents
+from gmm_attention.codec import file_format
+from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z_sides
 from gmm_attention.codec.strip_transform import StripTransform
-from gmm_attention.entropy_coding.prediction import Prediction
-from gmm_attention.errors import BitstreamError, ImageError
+from gmm_attention.errors import ImageError
 from gmm_attention.model import gaussian_mixture
 
-_NAMES = "NAME.npz", "NAME.bin"
+# Of images that go through a transform together on a GPU, which small ones leave idle. A CPU is
+# busy with one.
+PIXELS_TOGETHER = 2**22
 
 
 def load(path):
@@ -29,18 +30,15 @@ def load(path):
     Raises:
       CheckpointError: nothing there, or missing, unknown, misshapen or unusable weights.
     """
-    if tf.config.get_visible_devices("GPU"):
+    if _on_gpu():
         # For the whole process: the same bytes every time, and pixels within rounding of a CPU's.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
     return ImageCodec(*export.load(path), name=str(path))
 
 
-def _latents_check(z_symbols, y_hat):
-    crc = 0
-    for array in (z_symbols, y_hat):
-        crc = zlib.crc32(np.ascontiguousarray(array, "<i4"), crc)
-    return crc & 0xFFFF
+def _on_gpu():
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 class ImageCodec:
@@ -52,28 +50,57 @@ class ImageCodec:
       settings: dict of the model's settings.
       name: of the model, for messages.
 
-    Attributes: model, settings, name; fingerprint, 4 bytes.
+    Attributes: model, exported, settings, name; fingerprint, 4 bytes; latent_codec, a LatentCodec.
     """
 
     def __init__(self, model, exported, settings, name):
-        self.model, self.settings, self.name = model, settings, name
+        self.model, self.exported, self.settings, self.name = model, exported, settings, name
         self.fingerprint = export.fingerprint(exported)
-        self._prediction = Prediction(exported)
+        self.latent_codec = LatentCodec(exported, self.fingerprint, name)
         self._analysis = StripTransform(model.analysis, 3, pixels=16)
         self._hyper_analysis = StripTransform(model.hyper_analysis, model.num_filters, pixels=64)
         self._synthesis = StripTransform(model.synthesis, model.num_filters, pixels=1)
 
-    def _latents(self, image):
-        """y, z (float), y_hat, z's symbols (int32), without the batch axis."""
-        _check_image(image)
+    def most_together(self, height, width):
+        """How many images of a size `analyse` and `synthesize` are best given at once."""
+        h, w = z_sides(height, width)
+        return max(PIXELS_TOGETHER // (h * w * images.SIDE_MULTIPLE**2), 1) if _on_gpu() else 1
+
+    def analyse(self, several):
+        """Computes the rounded latents of images whose padded sizes are equal.
+
+        Args:
+          several: list of uint8 [H, W, 3], 0..255.
+
+        Returns:
+          list of (z_symbols [H/64, W/64, N] int32, y_hat [H/16, W/16, N] int32), padded.
+
+        Raises:
+          ImageError: too many pixels, or latents that are not finite.
+          ValueError: an image has another type or shape, or they do not go together.
+        """
+        _, _, y_hat, z_symbols = self._latents(several)
+        return list(zip(z_symbols, y_hat))
+
+    def _latents(self, several):
+        """y, z (float), y_hat, z's symbols (int32), each with a batch axis."""
+        for image in several:
+            _check_image(image)
+        if len({z_sides(*image.shape[:2]) for image in several}) != 1:
+            raise ValueError("images that go together have one size")
 
         def pixels(*strip):
-            return images.pad_strip(image, *strip).astype(np.float32) / 255
+            padded = [images.pad_strip(image, *strip) for image in several]
+            return np.stack(padded).astype(np.float32) / 255
 
-        sides = [images.SIDE_MULTIPLE * side for side in _z_sides(*image.shape[:2])]
-        with _within_memory(image.shape):
-            y = self._analysis.whole(pixels, sides)
-            z = self._hyper_analysis.whole(lambda *strip: y[strips.along(*strip)], y.shape[:2])
+        def latents(axis, first, last):
+            return y[strips.along(axis + 1, first, last)]
+
+        shape, count = several[0].shape, len(several)
+        sides = [images.SIDE_MULTIPLE * side for side in z_sides(*shape[:2])]
+        with _within_memory(shape):
+            y = self._analysis.whole(pixels, sides, count)
+            z = self._hyper_analysis.whole(latents, y.shape[1:3], count)
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise ImageError(f"{self.name} gives latents that are not finite; use other weights")
         symbols = self.model.entropy_bottleneck.symbols(z).numpy()
@@ -93,15 +120,10 @@ class ImageCodec:
           ImageError: too many pixels, or latents that are not finite or that the coder cannot take.
           ValueError: image has another type or shape.
         """
-        _, _, y_hat, z_symbols = self._latents(image)
-        coded = file_format.Coded(
-            *image.shape[:2],
-            *latents.encode_latents(self._prediction, z_symbols, y_hat),
-            _latents_check(z_symbols, y_hat),
-        )
-        return *file_format.pack(coded, self.fingerprint), y_hat
+        ((z_symbols, y_hat),) = self.analyse([image])
+        return *self.latent_codec.encode(*image.shape[:2], z_symbols, y_hat), y_hat
 
-    def decode(self, npz, y_string, names=_NAMES, max_pixels=images.MAX_PIXELS):
+    def decode(self, npz, y_string, names=NAMES, max_pixels=images.MAX_PIXELS):
         """Decodes the bytes of two files.
 
         Args:
@@ -116,34 +138,8 @@ class ImageCodec:
           BitstreamError: foreign, truncated or damaged bytes, another model's, or too many pixels.
           ImageError: see `reconstruct`.
         """
-        coded = file_format.unpack(
-            npz, y_string, self.model.num_filters, self.fingerprint, (*names, self.name)
-        )
-        h, w = _z_sides(coded.height, coded.width)
-        # Before anything is allocated: a header may promise what its strings cannot hold.
-        if _is_too_large(h, w) or h * w > latents.max_positions(
-            self._prediction, len(coded.z_string)
-        ):
-            raise BitstreamError(
-                f"{names[0]}: damaged: it cannot hold an image of {coded.width}x{coded.height} "
-                "pixels; encode the image again"
-            )
-        if coded.height * coded.width > max_pixels:
-            raise BitstreamError(
-                f"{names[0]}: claims {coded.width}x{coded.height} pixels, more than the limit of "
-                f"{max_pixels}; if you trust it, raise the limit (--max-pixels)"
-            )
-        try:
-            z_symbols, y_hat = latents.decode_latents(
-                self._prediction, h, w, coded.flags, coded.z_string, coded.y_string
-            )
-        except BitstreamError as error:
-            raise BitstreamError(f"{names[0]}: {error}; encode the image again") from error
-        if _latents_check(z_symbols, y_hat) != coded.latents_check:
-            raise BitstreamError(
-                f"{names[0]}: decodes to other latents than were encoded; encode the image again"
-            )
-        return self.reconstruct(y_hat, coded.height, coded.width)
+        height, width, y_hat = self.latent_codec.decode(npz, y_string, names, max_pixels)
+        return self.reconstruct(y_hat, height, width)
 
     def reconstruct(self, y_hat, height, width):
         """Synthesizes rounded latents.
@@ -158,26 +154,42 @@ class ImageCodec:
         Raises:
           ImageError: pixels that are not finite.
         """
-        pixels = np.empty([height, width, 3], np.uint8)
-        for place, x_hat in self._pixels(y_hat, pixels):
+        return self.synthesize([y_hat], [(height, width)])[0]
+
+    def synthesize(self, several, sizes):
+        """What `reconstruct` does, for several images whose padded sizes are equal.
+
+        Args:
+          several: list of y_hat.
+          sizes: list of (height, width).
+
+        Returns:
+          list of uint8 [height, width, 3].
+
+        Raises:
+          ImageError: pixels that are not finite.
+        """
+        pixels = [np.empty([*size, 3], np.uint8) for size in sizes]
+        for place, x_hat in self._pixels(several, pixels):
             place[...] = np.rint(x_hat, out=x_hat)
         return pixels
 
-    def _pixels(self, y_hat, image):
-        """Yields views of an image, and what belongs there: float32, 0..255."""
+    def _pixels(self, several, pictures):
+        """Yields views of the pictures, and what belongs there: float32, 0..255."""
 
         def quantized(*strip):
-            return y_hat[strips.along(*strip)].astype(np.float32)
+            return np.stack([y_hat[strips.along(*strip)] for y_hat in several]).astype(np.float32)
 
-        with _within_memory(image.shape):
-            for where, x_hat in self._synthesis.strips(quantized, y_hat.shape[:2]):
-                if not np.isfinite(x_hat).all():
+        with _within_memory(pictures[0].shape):
+            for where, x_hats in self._synthesis.strips(quantized, several[0].shape[:2]):
+                if not np.isfinite(x_hats).all():
                     raise ImageError(
                         f"{self.name} gives pixels that are not finite; use other weights"
                     )
-                place = image[where]
-                x_hat = images.crop(x_hat, *place.shape[:2])
-                yield place, np.clip(x_hat, 0, 1) * 255
+                for picture, x_hat in zip(pictures, x_hats):
+                    place = picture[where]
+                    x_hat = images.crop(x_hat, *place.shape[:2])
+                    yield place, np.clip(x_hat, 0, 1) * 255
 
     def compress(self, image):
         """Codes an image into one string of bytes. See `encode`."""
@@ -201,7 +213,7 @@ class ImageCodec:
           rounding; element_bits_y [h, w, N], element_bits_z [h/4, w/4, N], the cross-entropy of
           each element in bits; and bits_y, bits_z, their sums, floats.
         """
-        y, z, y_hat, z_symbols = self._latents(image)
+        y, z, y_hat, z_symbols = (t[0] for t in self._latents([image]))
         model = self.model
         y_hat = y_hat.astype(np.float32)
         z_hat = model.entropy_bottleneck.dequantize(z_symbols[None])
@@ -212,7 +224,7 @@ class ImageCodec:
         bits_z = -np.log2(likelihoods_z.astype(np.float64))
         weights, means, scales = (t.numpy()[0] for t in mixture)
         x_hat = np.empty(image.shape, np.float32)
-        for place, strip in self._pixels(y_hat, x_hat):
+        for place, strip in self._pixels([y_hat], [x_hat]):
             place[...] = strip
         return {
             "y": y,
@@ -242,14 +254,6 @@ def _within_memory(shape):
         ) from error
 
 
-def _z_sides(height, width):
-    return -(-height // images.SIDE_MULTIPLE), -(-width // images.SIDE_MULTIPLE)
-
-
-def _is_too_large(h, w):
-    return h * w * images.SIDE_MULTIPLE**2 > images.MAX_PIXELS
-
-
 def _check_image(image):
     if not (
         isinstance(image, np.ndarray)
@@ -260,7 +264,7 @@ def _check_image(image):
     ):
         raise ValueError("image must be a numpy array, uint8 [H, W, 3] with at least one pixel")
     height, width, _ = image.shape
-    if _is_too_large(*_z_sides(height, width)):
+    if is_too_large(height, width):
         raise ImageError(
             f"{width}x{height} pixels, padded to multiples of {images.SIDE_MULTIPLE}, are more "
             f"than the limit of {images.MAX_PIXELS}; cut the image into parts"

@@ -9,9 +9,12 @@ from gmm_attention.images import SIDE_MULTIPLE
 # That go through a transform at a time, seams apart.
 STRIP_PIXELS = 2**20
 
+# Of a strip, at least: stages compute up to 3 rows anew at each seam.
+STRIP_ROWS = 192
+
 
 class StripTransform:
-    """Runs analysis, hyper-analysis or synthesis strip by strip.
+    """Runs analysis, hyper-analysis or synthesis over images of one size, strip by strip.
 
     The numbers are those of the whole image at once: on a CPU, and where they have been compared
     (`tests/test_strips.py`), to the last bit.
@@ -24,10 +27,12 @@ class StripTransform:
 
     def __init__(self, transform, channels, pixels):
         self._stages, self._pixels = [], pixels
+        dtype = tf.float32
         for stage in transform.stages():
-            spec = tf.TensorSpec([1, None, None, channels], tf.float32)
+            spec = tf.TensorSpec([None, None, None, channels], dtype)
             graph = tf.function(stage.function, [spec], autograph=False)
-            channels = graph.get_concrete_function().outputs[0].shape[-1]
+            output = graph.get_concrete_function().outputs[0]
+            channels, dtype = output.shape[-1], output.dtype
             self._stages.append(stage._replace(function=graph))
         self._channels = channels
 
@@ -36,27 +41,28 @@ class StripTransform:
 
         Args:
           take: function of axis (0 or 1), first and last that returns rows or columns of the
-            input, [h, w, C] float32.
-          sides: of the input, of multiples of 64 pixels.
+            inputs, [B, h, w, C] float32.
+          sides: of an input, of multiples of 64 pixels.
 
         Yields:
-          where: index of the strip in the output.
-          strip: [h', w', C'] float32.
+          where: index of the strip in an output.
+          strip: [B, h', w', C'] float32.
         """
         axis = 0 if sides[0] >= sides[1] else 1
-        source = strips.Rows(
-            sides[axis], lambda first, last: tf.constant(take(axis, first, last)[None])
-        )
+        source = strips.Rows(sides[axis], lambda first, last: tf.constant(take(axis, first, last)))
         made = strips.chain(source, self._stages, axis + 1, tf.concat)
+        sides = self._sides(sides)
         positions, multiple = STRIP_PIXELS // self._pixels**2, SIDE_MULTIPLE // self._pixels
-        for first, last in strips.bounds(self._sides(sides), axis, positions, multiple):
-            yield strips.along(axis, first, last), made.take(first, last).numpy()[0]
+        positions = max(positions, STRIP_ROWS // self._pixels * sides[1 - axis])
+        for first, last in strips.bounds(sides, axis, positions, multiple):
+            strip = tf.cast(made.take(first, last), tf.float32)
+            yield strips.along(axis, first, last), strip.numpy()
 
-    def whole(self, take, sides):
-        """The whole output, [H', W', C'] float32; arguments as for `strips`."""
-        result = np.empty([*self._sides(sides), self._channels], np.float32)
+    def whole(self, take, sides, count):
+        """The whole output for a number of images, [B, H', W', C'] float32; see `strips`."""
+        result = np.empty([count, *self._sides(sides), self._channels], np.float32)
         for where, strip in self.strips(take, sides):
-            result[where] = strip
+            result[(slice(None), *where)] = strip
         return result
 
     def _sides(self, sides):
