@@ -113,14 +113,15 @@ def fingerprint(exported):
     return digest.digest()[:4]
 
 
-def load(path):
+def load(path, precision="float32"):
     """Reads an exported model, a training checkpoint or a TF1 checkpoint.
 
     Args:
       path: str or Path: directory of the first two, prefix or `.index` file of the third.
+      precision: see Cheng2020.
 
     Returns:
-      model: a built Cheng2020 without `rdft`, in float32.
+      model: a built Cheng2020 without `rdft`.
       exported: dict of arrays, as `export_arrays` returns.
       settings: dict, with `num_filters`, `num_mixtures`, `attention` and what else is known.
 
@@ -144,7 +145,7 @@ def load(path):
         if exported is None:
             trained = _built(settings, path, rdft=True)
             variables.assign(trained, arrays, path)
-    model = _built(settings, path, rdft=False)
+    model = _built(settings, path, rdft=False, precision=precision)
     try:
         if exported is None:
             tables = tables or trained.entropy_bottleneck.range_coder_tables()
@@ -159,11 +160,10 @@ def load(path):
     return model, exported, settings
 
 
-def _built(settings, path, rdft):
+def _built(settings, path, rdft, precision="float32"):
+    network = settings["num_filters"], settings["num_mixtures"], settings["attention"]
     try:
-        return variables.build_model(
-            settings["num_filters"], settings["num_mixtures"], settings["attention"], rdft
-        )
+        return variables.build_model(*network, rdft, precision)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -27,13 +27,18 @@ def tiny_path():
     return ROOT / "tests" / "data" / "tiny"
 
 
-@functools.cache
-def load_once(path):
+def load_once(path, precision="float32"):
     """What image_codec.load does; tests that put this in its place load each model once."""
+    return _load_once(path, precision)
+
+
+@functools.cache
+def _load_once(path, precision):
     from gmm_attention import export
     from gmm_attention.codec.image_codec import ImageCodec
 
-    return ImageCodec(*export.load(path), name=path)
+    policy = "mixed_bfloat16" if precision == "bfloat16" else precision
+    return ImageCodec(*export.load(path, policy), name=path)
 
 
 @pytest.fixture(scope="session")
@@ -91,5 +96,5 @@ def reference():
 
 def pytest_unconfigure():
     # TensorFlow complains of its functions that outlive its modules.
-    load_once.cache_clear()
+    _load_once.cache_clear()
     gc.collect()

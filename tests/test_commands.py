@@ -117,7 +117,7 @@ def test_the_encoders_last_line_is_the_average(workflow):
     }
     summary = re.fullmatch(
         r"4 images: on average (\S+) bpp \(side (\S+)\), PSNR (\S+) dB, MS-SSIM (\S+) \(of 1\), "
-        r"\S+ s; start-up \S+ s",
+        r"\S+ s; start-up \S+ s, then \S+ s",
         encoded.stdout.splitlines()[-1],
     )
     for printed, name in zip(summary.groups(), ("bpp", "side_bpp", "psnr", "ms_ssim")):
@@ -129,7 +129,7 @@ def test_the_decoder_names_what_it_wrote(workflow):
     assert "images/some holiday/at the sea.npz -> recon/some holiday/at the sea.png (1x1)" in (
         decoded.stdout
     )
-    assert re.search(r"\n4 images: on average \S+ s; start-up \S+ s\n$", decoded.stdout)
+    assert re.search(r"\n4 images: on average \S+ s; start-up \S+ s, then \S+ s\n$", decoded.stdout)
 
 
 def test_another_process_gives_the_same_bytes(workflow, tiny_codec, photograph):
@@ -208,12 +208,12 @@ class Finished(NamedTuple):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, tiny_path):
-    """Runs a command in an empty folder, with the tiny model unless another is given."""
+    """Runs a command in an empty folder and one process; with the tiny model if none is given."""
     monkeypatch.setattr(image_codec, "load", load_once)
     monkeypatch.chdir(tmp_path)
 
     def run(command, *arguments, model=tiny_path):
-        status = command.main([*map(str, arguments), "--model", str(model)])
+        status = command.main([*map(str, arguments), "--model", str(model), "--jobs", "1"])
         return Finished(status, *capsys.readouterr())
 
     return run
@@ -254,6 +254,9 @@ def decode(run, **kwargs):
         ["--input"],
         ["--lambda", "1"],
         ["--max-pixels", "0"],
+        ["--jobs", "0"],
+        ["--precision", "float16"],
+        ["--summary", "summary.txt"],
         ["--max-pixels", str(2**28 + 1)],
     ],
 )
@@ -312,13 +315,17 @@ def test_a_broken_image_does_not_stop_the_others(run, photographs, data):
     assert decode(run).status == 0
 
 
-def test_errors_of_the_codec_name_the_image(run, photographs, monkeypatch, tiny_codec):
-    def refuse(image):
-        if image.shape[1] == 21:
-            raise ImageError("the model gives latents that are not finite; use other weights")
-        return type(tiny_codec).encode(tiny_codec, image)
+@pytest.mark.parametrize("method", ["analyse", "synthesize"])
+def test_errors_of_the_codec_name_the_image(run, photographs, monkeypatch, tiny_codec, method):
+    calls = []
 
-    monkeypatch.setattr(tiny_codec, "encode", refuse, raising=False)
+    def refuse(several, *sizes):
+        calls.append(several)
+        if len(calls) == 3:  # after that of the start, and that of 0.png
+            raise ImageError("the model gives latents that are not finite; use other weights")
+        return getattr(type(tiny_codec), method)(tiny_codec, several, *sizes)
+
+    monkeypatch.setattr(tiny_codec, method, refuse, raising=False)
     finished = encode(run)
     assert finished.status == 1
     assert_one_line(finished.err, "photos/1.png: the model gives latents that are not finite; ")

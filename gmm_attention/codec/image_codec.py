@@ -9,7 +9,7 @@ from gmm_attention import export, images, strips
 from gmm_attention.codec import file_format
 from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z_sides
 from gmm_attention.codec.strip_transform import StripTransform
-from gmm_attention.errors import ImageError
+from gmm_attention.errors import CodecError, ImageError
 from gmm_attention.model import gaussian_mixture
 
 # Of images that go through a transform together on a GPU, which small ones leave idle. A CPU is
@@ -17,28 +17,53 @@ from gmm_attention.model import gaussian_mixture
 PIXELS_TOGETHER = 2**22
 
 
-def load(path):
+PRECISIONS = ("float32", "bfloat16")
+
+
+def load(path, precision="float32"):
     """Loads a codec.
 
     Args:
       path: str or Path: an exported model's or a training checkpoint's directory, or the prefix
         of a TF1 checkpoint of the original.
+      precision: of analysis and synthesis, "float32" or "bfloat16", which is faster on processors
+        and GPUs that compute in it and changes latents and pictures a little. What one encodes,
+        the other decodes.
 
     Returns:
       an ImageCodec.
 
     Raises:
       CheckpointError: nothing there, or missing, unknown, misshapen or unusable weights.
+      CodecError: the device does not compute in bfloat16.
+      ValueError: another precision.
     """
-    if _on_gpu():
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision == "bfloat16" and not _has_bfloat16():
+        raise CodecError(
+            "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than Ampere, "
+            "where it would be slower than float32; use --precision float32"
+        )
+    if tf.config.get_visible_devices("GPU"):
         # For the whole process: the same bytes every time, and pixels within rounding of a CPU's.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    return ImageCodec(*export.load(path), name=str(path))
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    return ImageCodec(*export.load(path, policy), name=str(path))
 
 
-def _on_gpu():
-    return bool(tf.config.get_visible_devices("GPU"))
+def _has_bfloat16():
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = file.read().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 class ImageCodec:
@@ -50,13 +75,15 @@ class ImageCodec:
       settings: dict of the model's settings.
       name: of the model, for messages.
 
-    Attributes: model, exported, settings, name; fingerprint, 4 bytes; latent_codec, a LatentCodec.
+    Attributes: model, exported, settings, name; fingerprint, 4 bytes; latent_codec, a LatentCodec;
+      on_gpu, whether TensorFlow uses one.
     """
 
     def __init__(self, model, exported, settings, name):
         self.model, self.exported, self.settings, self.name = model, exported, settings, name
         self.fingerprint = export.fingerprint(exported)
         self.latent_codec = LatentCodec(exported, self.fingerprint, name)
+        self.on_gpu = bool(tf.config.get_visible_devices("GPU"))
         self._analysis = StripTransform(model.analysis, 3, pixels=16)
         self._hyper_analysis = StripTransform(model.hyper_analysis, model.num_filters, pixels=64)
         self._synthesis = StripTransform(model.synthesis, model.num_filters, pixels=1)
@@ -64,7 +91,7 @@ class ImageCodec:
     def most_together(self, height, width):
         """How many images of a size `analyse` and `synthesize` are best given at once."""
         h, w = z_sides(height, width)
-        return max(PIXELS_TOGETHER // (h * w * images.SIDE_MULTIPLE**2), 1) if _on_gpu() else 1
+        return max(PIXELS_TOGETHER // (h * w * images.SIDE_MULTIPLE**2), 1) if self.on_gpu else 1
 
     def analyse(self, several):
         """Computes the rounded latents of images whose padded sizes are equal.

@@ -1,12 +1,39 @@
 """NAME.npz and NAME.bin to NAME.png."""
 
+import functools
 import os
 import sys
 import time
+from typing import NamedTuple
 
+import numpy as np
+
+from gmm_attention.codec.latent_codec import z_sides
 from gmm_attention.commands import batch
-from gmm_attention.errors import BitstreamError
+from gmm_attention.commands.summary import Summary
+from gmm_attention.errors import BitstreamError, CodecError
 from gmm_attention.files import make_folder
+from gmm_attention.images import read_image, write_png
+
+COLUMNS = ("name", "width", "height", "bytes", "bpp", "seconds", "error")
+
+
+class _Pair(NamedTuple):
+    """Two files."""
+
+    stem: str
+    name: str  # relative to the folder that was given
+    target: str
+
+
+class _Decoded(NamedTuple):
+    """What is decoded of an image: first its latents, then its pixels."""
+
+    height: int
+    width: int
+    num_bytes: int
+    seconds: float
+    array: np.ndarray
 
 
 def _find_coded(path):
@@ -46,50 +73,101 @@ def _refuse_folder(error):
     ) from error
 
 
-def _read(path):
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise BitstreamError(
-            f"{path}: missing; both files of an image are needed, copy it beside the other"
-        ) from error
-    except OSError as error:
-        raise BitstreamError(
-            f"{path}: cannot be read: {error.strerror}; check what it is and its permissions"
-        ) from error
+# The steps of `pipeline.in_steps`.
 
 
-def _decode(codec, stem, target, max_pixels):
-    """Decodes one image; returns what to print, and the seconds it took."""
-    from gmm_attention.images import write_png
-
-    names = f"{stem}.npz", f"{stem}.bin"
-    npz, y_string = (_read(name) for name in names)
+def _decode_latents(pair, max_pixels):
+    files, names = batch.read_coded(pair.stem), batch.coded_names(pair.stem)
     begin = time.monotonic()
-    with batch.about(names[0]):
-        image = codec.decode(npz, y_string, names, max_pixels)
-    seconds = time.monotonic() - begin
-    make_folder(os.path.dirname(target))
-    write_png(target, image)
-    height, width = image.shape[:2]
-    return f"{names[0]} -> {target} ({width}x{height})\nTime: {seconds:.2f} s\n", seconds
+    height, width, y_hat = batch.latent_codec().decode(*files, names, max_pixels)
+    return _Decoded(height, width, sum(map(len, files)), time.monotonic() - begin, y_hat)
+
+
+def _synthesize(pairs, several, codec):
+    begin = time.monotonic()
+    with batch.about(batch.coded_names(pairs[0].stem)[0]):
+        pictures = codec.synthesize(
+            [one.array for one in several], [(one.height, one.width) for one in several]
+        )
+    seconds = (time.monotonic() - begin) / len(several)
+    return [
+        one._replace(array=picture, seconds=one.seconds + seconds)
+        for one, picture in zip(several, pictures)
+    ]
+
+
+def _write(pair, decoded):
+    make_folder(os.path.dirname(pair.target))
+    write_png(pair.target, decoded.array)
+    return _figures(decoded.height, decoded.width, decoded.num_bytes, decoded.seconds)
+
+
+def _figures(height, width, num_bytes, seconds=None):
+    return {
+        "height": height,
+        "width": width,
+        "bytes": num_bytes,
+        "bpp": 8 * num_bytes / (height * width),
+        "seconds": seconds,
+    }
+
+
+def _together(decoded, codec):
+    size = decoded.height, decoded.width
+    return codec.most_together(*size), z_sides(*size)
+
+
+def _text(pair, figures):
+    source = batch.coded_names(pair.stem)[0]
+    size = f"{figures['width']}x{figures['height']}"
+    return f"{source} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
+
+
+def _existing(pair, codec):
+    """What there is of a picture: figures, or None where it is to be made."""
+    names = batch.coded_names(pair.stem)
+    try:
+        if not batch.is_newer([pair.target], names):
+            return None
+        files = batch.read_coded(pair.stem)
+        coded = codec.latent_codec.unpack(*files, names)
+        # All of it: PNG's checksums tell whether it is whole.
+        height, width, _ = read_image(pair.target).shape
+    except CodecError:
+        return None  # to be told when the image is decoded again, if that does not mend it
+    if (height, width) != (coded.height, coded.width):
+        return None
+    return _figures(height, width, sum(map(len, files)))
 
 
 def _run(args):
-    found = _find_coded(args.input)
-    codec, start_up = batch.start(args.model, args.device)
-    results = batch.process_all(
-        found,
-        lambda job: _decode(
-            codec, job[0], os.path.join(args.output, f"{job[1]}.png"), args.max_pixels
-        ),
-        args.quiet,
+    pairs = [
+        _Pair(stem, name, os.path.join(args.output, f"{name}.png"))
+        for stem, name in _find_coded(args.input)
+    ]
+    begin = time.monotonic()
+    others = batch.divide_cores(args.jobs, len(pairs), args.device)
+    codec = batch.start(args.model, args.device, args.precision)
+    ready = time.monotonic()
+    steps = (
+        functools.partial(_decode_latents, max_pixels=args.max_pixels),
+        functools.partial(_synthesize, codec=codec),
+        _write,
+        functools.partial(_together, codec=codec),
     )
+    with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
+        existing = functools.partial(_existing, codec=codec)
+        results, failed = batch.run_all(codec, pairs, others, steps, args, summary, existing, _text)
     if not args.quiet:
-        mean = f": on average {sum(results) / len(results):.2f} s" if results else ""
-        print(f"{batch.count_text(len(results), len(found))}{mean}; start-up {start_up:.1f} s")
-    return 0 if len(results) == len(found) else 1
+        seconds = [figures["seconds"] for figures in results]
+        mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
+        print(
+            f"{batch.count_text(len(results), len(results) + len(failed))}{mean}; "
+            f"start-up {ready - begin:.1f} s, then {time.monotonic() - ready:.1f} s"
+        )
+        for pair in failed:
+            print(f"failed: {batch.coded_names(pair.stem)[0]}")
+    return 1 if failed else 0
 
 
 def main(argv=None):

@@ -1,50 +1,107 @@
 """Photographs to NAME.npz and NAME.bin, with the figures that the original prints."""
 
+import functools
 import glob
 import os
 import sys
 import time
+from typing import NamedTuple
+
+import numpy as np
 
 from gmm_attention import checkpoints
+from gmm_attention.codec.latent_codec import z_sides
 from gmm_attention.commands import batch
-from gmm_attention.errors import CheckpointError
+from gmm_attention.commands.summary import Summary
+from gmm_attention.errors import CheckpointError, CodecError
 from gmm_attention.files import make_folder, write_atomically
+from gmm_attention.images import find_images, read_image, read_size
 from gmm_attention.training.options import positive
 
+COLUMNS = ("name", "width", "height", "bytes", "bpp", "psnr", "ms_ssim", "seconds", "error")
 
-def _encode(codec, path, stem, max_pixels, measure):
-    """Codes one image into its two files; returns what to print, and the figures."""
-    from gmm_attention.evaluation import metrics
-    from gmm_attention.images import read_image
 
-    image = read_image(path, max_pixels)
+class _Photograph(NamedTuple):
+    path: str
+    name: str  # relative to the folder that was given
+    stem: str  # of the two files
+
+
+class _Analysed(NamedTuple):
+    height: int
+    width: int
+    z_symbols: np.ndarray
+    y_hat: np.ndarray
+    seconds: float
+    psnr: float = None
+    ms_ssim: float = None
+
+
+# The steps of `pipeline.in_steps`.
+
+
+def _read(photograph, max_pixels):
+    return read_image(photograph.path, max_pixels)
+
+
+def _analyse(photographs, several, codec, measure):
     begin = time.monotonic()
-    with batch.about(path):
-        npz, y_string, y_hat = codec.encode(image)
-    seconds = time.monotonic() - begin
-    make_folder(os.path.dirname(stem))
-    write_atomically({f"{stem}.npz": npz, f"{stem}.bin": y_string})
-    if not measure:
-        return "", None
-    with batch.about(path):
-        reconstruction = codec.reconstruct(y_hat, *image.shape[:2])
-    num_pixels = image.shape[0] * image.shape[1]
-    figures = {
+    with batch.about(photographs[0].path):
+        latents = codec.analyse(several)
+        seconds = (time.monotonic() - begin) / len(several)
+        analysed = [
+            _Analysed(*image.shape[:2], *pair, seconds) for image, pair in zip(several, latents)
+        ]
+        if not measure:
+            return analysed
+        pictures = codec.synthesize(
+            [one.y_hat for one in analysed], [(one.height, one.width) for one in analysed]
+        )
+    from gmm_attention.evaluation import metrics
+
+    return [
+        one._replace(psnr=metrics.psnr(*pair), ms_ssim=metrics.ms_ssim(*pair))
+        for one, pair in zip(analysed, zip(several, pictures))
+    ]
+
+
+def _code(photograph, analysed):
+    begin = time.monotonic()
+    latents = analysed.z_symbols, analysed.y_hat
+    with batch.about(photograph.path):
+        npz, y_string = batch.latent_codec().encode(analysed.height, analysed.width, *latents)
+    seconds = analysed.seconds + time.monotonic() - begin
+    make_folder(os.path.dirname(photograph.stem))
+    write_atomically(dict(zip(batch.coded_names(photograph.stem), (npz, y_string))))
+    num_pixels = analysed.height * analysed.width
+    return {
+        "height": analysed.height,
+        "width": analysed.width,
+        "bytes": len(npz) + len(y_string),
         "bpp": 8 * (len(npz) + len(y_string)) / num_pixels,
         "side_bpp": 8 * len(npz) / num_pixels,
-        "psnr": metrics.psnr(image, reconstruction),
-        "ms_ssim": metrics.ms_ssim(image, reconstruction),
+        "psnr": analysed.psnr,
+        "ms_ssim": analysed.ms_ssim,
         "seconds": seconds,
     }
-    text = (
-        f"{path} -> {stem}.npz, {stem}.bin\n"
-        f"Time: {seconds:.2f} s\n"
+
+
+def _together(image, codec):
+    height, width = image.shape[:2]
+    return codec.most_together(height, width), z_sides(height, width)
+
+
+def _figures_text(photograph, figures):
+    if figures["psnr"] is None:  # with --quiet
+        return ""
+    return (
+        f"{photograph.path} -> {photograph.stem}.npz, {photograph.stem}.bin\n"
+        f"Time: {figures['seconds']:.2f} s\n"
         f"Actual bits per pixel for this image: {figures['bpp']:.4f}\n"
         f"Side bits per pixel for z: {figures['side_bpp']:.4f}\n"
         f"PSNR (dB): {figures['psnr']:.2f}\n"
         f"MS-SSIM: {_ms_ssim_text(figures['ms_ssim'])}\n"
     )
-    return text, figures
 
 
 def _ms_ssim_text(ms_ssim):
@@ -55,8 +112,8 @@ def _mean(values):
     return sum(values) / len(values) if values else None
 
 
-def _summary(results, total, start_up):
-    """The last line: means over the images that were coded."""
+def _last_line(results, total, start_up, seconds):
+    """Means over the images that were coded."""
     text = batch.count_text(len(results), total)
     if results:
         means = {
@@ -70,7 +127,29 @@ def _summary(results, total, start_up):
             f"PSNR {means['psnr']:.2f} dB, MS-SSIM {_ms_ssim_text(_mean(scored))}{of}, "
             f"{means['seconds']:.2f} s"
         )
-    return f"{text}; start-up {start_up:.1f} s"
+    return f"{text}; start-up {start_up:.1f} s, then {seconds:.1f} s"
+
+
+def _existing(photograph, codec):
+    """What there is of a photograph's files: figures, or None where they are to be made."""
+    names = batch.coded_names(photograph.stem)
+    try:
+        if not batch.is_newer(names, [photograph.path]):
+            return None
+        files = batch.read_coded(photograph.stem)
+        coded = codec.latent_codec.unpack(*files, names)
+        size = read_size(photograph.path)
+    except CodecError:
+        return None  # to be told when the image is coded again, if that does not mend it
+    if sorted(size) != sorted((coded.height, coded.width)):  # EXIF may turn it
+        return None
+    num_bytes = sum(map(len, files))
+    return {
+        "height": coded.height,
+        "width": coded.width,
+        "bytes": num_bytes,
+        "bpp": 8 * num_bytes / (coded.height * coded.width),
+    }
 
 
 def _nearest_model(paths, target):
@@ -105,33 +184,45 @@ def _nearest_model(paths, target):
 
 
 def _run(args):
-    from gmm_attention.images import find_images
-
-    found = find_images(args.input)
+    photographs = [
+        _Photograph(str(path), name, os.path.join(args.output, name))
+        for path, name in find_images(args.input)
+    ]
     model = args.model[0] if args.model else batch.DEFAULT_MODEL
     if args.target_bpp:
         model, rate = _nearest_model(args.model, args.target_bpp)
         if not args.quiet:
             print(f"target {args.target_bpp:.4f} bpp: {model}, {rate:.4f} bpp on Kodak, is nearest")
-    codec, start_up = batch.start(model, args.device)
+    begin = time.monotonic()
+    others = batch.divide_cores(args.jobs, len(photographs), args.device)
+    codec = batch.start(model, args.device, args.precision)
+    ready = time.monotonic()
     if not args.quiet:
-        print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {start_up:.1f} s")
-    results = batch.process_all(
-        found,
-        lambda job: _encode(
-            codec, job[0], os.path.join(args.output, job[1]), args.max_pixels, not args.quiet
-        ),
-        args.quiet,
+        print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {ready - begin:.1f} s")
+    measure = bool(args.summary or not args.quiet)
+    steps = (
+        functools.partial(_read, max_pixels=args.max_pixels),
+        functools.partial(_analyse, codec=codec, measure=measure),
+        _code,
+        functools.partial(_together, codec=codec),
     )
+    with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
+        existing = functools.partial(_existing, codec=codec)
+        results, failed = batch.run_all(
+            codec, photographs, others, steps, args, summary, existing, _figures_text
+        )
     if not args.quiet:
-        print(_summary(results, len(found), start_up))
+        total = len(results) + len(failed)
+        print(_last_line(results, total, ready - begin, time.monotonic() - ready))
         if args.target_bpp and results:
             reached = _mean([figures["bpp"] for figures in results])
             print(
                 f"target {args.target_bpp:.4f} bpp, reached {reached:.4f} "
                 f"({reached / args.target_bpp - 1:+.1%})"
             )
-    return 0 if len(results) == len(found) else 1
+        for photograph in failed:
+            print(f"failed: {photograph.path}")
+    return 1 if failed else 0
 
 
 def main(argv=None):

@@ -204,11 +204,11 @@ def _measure(args, image_set, found, models, measured):
     from gmm_attention.evaluation import codecs, results
 
     rows = {results.OWN: {}, **{codecs.FORMATS[name].title: {} for name in args.codecs}}
-    with measuring.Workers(args.jobs) as workers:
+    with measuring.start_workers(args.jobs) as workers:
         for model in models:
             tasks = measuring.model_tasks(image_set, found, model, args.device, args.estimate)
             if not all(measured.get(task.identity) for task in tasks):
-                workers.load(model, args.device)
+                measuring.load(workers, model, args.device)
             own = measuring.rows_of(tasks, measured, workers, args.quiet)
             rows[results.OWN][model] = own
             for name in args.codecs if own else ():
@@ -228,11 +228,11 @@ def _take_bits_apart(args, found, models, folder):
     from gmm_attention.evaluation import report
 
     apart, places = {}, _folder_names(models)
-    with measuring.Workers(args.jobs) as workers:
+    with measuring.start_workers(args.jobs) as workers:
         for model in models:
             place = os.path.join(folder, "bits", places[model])
             tasks = measuring.bits_tasks(found, model, args.device, place)
-            done = dict(workers.finish_all(tasks, _bits_text, args.quiet))
+            done = dict(measuring.finish_all(workers, tasks, _bits_text, args.quiet))
             apart[model] = [(name, done[name]) for _, name in found if name in done]
     images, channels = report.bits_rows(apart)
     for name, rows in (("bits.csv", images), ("channels.csv", channels)):

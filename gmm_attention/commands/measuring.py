@@ -1,23 +1,16 @@
 """Models, formats and images to rows of results, in this process or in several others."""
 
 import concurrent.futures
-import contextlib
 import functools
 import glob
-import logging
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
-from concurrent.futures.process import BrokenProcessPool
 from typing import Callable, NamedTuple
 
 from PIL import __version__ as pillow_version
 
 from gmm_attention import __version__, checkpoints
 from gmm_attention.commands import batch
-from gmm_attention.errors import CodecError
+from gmm_attention.commands.workers import Workers, deaths_told
 from gmm_attention.evaluation import codecs, results
 from gmm_attention.files import make_folder
 from gmm_attention.images import read_image
@@ -42,7 +35,7 @@ class Task(NamedTuple):
 @functools.lru_cache(maxsize=1)
 def load_codec(model, device):
     """An ImageCodec; each process keeps the last one it was asked for. See `batch.start`."""
-    return batch.start(model, device)[0]
+    return batch.start(model, device)
 
 
 def _load(model, device):
@@ -80,114 +73,56 @@ def _take_bits_apart(model, device, path, picture, title):
     return result
 
 
-class Workers:
-    """Runs tasks in this process, or in several others; a context manager.
+def start_workers(jobs):
+    """Workers for a number of tasks at a time; for one, this process is enough."""
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    return Workers(jobs if jobs > 1 else 0, threads)
+
+
+def load(workers, model, device):
+    """Loads a model in one of the processes, so that what is wrong with it is told once.
+
+    Raises:
+      CodecError: see `batch.start`, or a process has died.
+    """
+    with _deaths_told():
+        workers.submit(_load, model, device).result()
+
+
+def finish_all(workers, tasks, finish, quiet):
+    """Runs tasks, see `batch.process_all`.
 
     Args:
-      jobs: number of processes; 1 for this one.
+      workers: Workers.
+      tasks: list of Task.
+      finish: function of a task and its result to the text to print, and what to return.
+      quiet: print errors only.
+
+    Returns:
+      list of what finish returned, without the failed ones.
+
+    Raises:
+      CodecError: a process has died.
     """
-
-    def __init__(self, jobs):
-        self.jobs = jobs
-        self._pool, self._on_interrupt = None, signal.getsignal(signal.SIGINT)
-        if jobs > 1:
-            # Before they start, for libraries look at it once.
-            threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-            for library in ("TF_NUM_INTRAOP", "OMP_NUM", "OPENBLAS_NUM"):
-                os.environ.setdefault(f"{library}_THREADS", str(threads))
-            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                jobs,
-                multiprocessing.get_context("spawn"),
-                initializer=_begin_worker,
-                initargs=(logging.getLogger().level,),
-            )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if not self._pool:
-            return
-        if kind:
-            # Nothing is lost but the images at hand. And not to be interrupted once more, which
-            # would leave the processes behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for process in multiprocessing.active_children():
-                process.terminate()
-        self._pool.shutdown(cancel_futures=True)
-        if kind:
-            signal.signal(signal.SIGINT, self._on_interrupt)
-
-    def _submit(self, function, arguments):
-        # This may start a process, which inherits what a signal does: Ctrl-C is for the parent.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            return self._pool.submit(function, *arguments)
-        finally:
-            signal.signal(signal.SIGINT, self._on_interrupt)
-
-    def load(self, model, device):
-        """Loads a model, so that what is wrong with it is told once.
-
-        Raises:
-          CodecError: see `batch.start`.
-        """
-        if self._pool is None:
-            load_codec(model, device)
-        else:
-            with _deaths_told():
-                self._submit(_load, (model, device)).result()
-
-    def outcomes(self, tasks):
-        """Yields each task, as soon as it is done, and a function that returns its result."""
-        if self._pool is None:
-            for task in tasks:
-                yield task, functools.partial(task.function, *task.arguments)
-            return
-        futures = {self._submit(task.function, task.arguments): task for task in tasks}
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result
-
-    def finish_all(self, tasks, finish, quiet):
-        """Runs tasks, see `batch.process_all`.
-
-        Args:
-          tasks: list of Task.
-          finish: function of a task and its result to the text to print, and what to return.
-          quiet: print errors only.
-
-        Returns:
-          list of what finish returned, without the failed ones.
-
-        Raises:
-          CodecError: a process has died.
-        """
-        with _deaths_told():
-            return batch.process_all(
-                self.outcomes(tasks), lambda pair: finish(pair[0], pair[1]()), quiet, len(tasks)
-            )
+    with _deaths_told():
+        return batch.process_all(
+            _outcomes(workers, tasks), lambda pair: finish(pair[0], pair[1]()), quiet, len(tasks)
+        )
 
 
-@contextlib.contextmanager
+def _outcomes(workers, tasks):
+    """Yields each task, as soon as it is done, and a function that returns its result."""
+    if not workers.count:
+        for task in tasks:
+            yield task, functools.partial(task.function, *task.arguments)
+        return
+    futures = {workers.submit(task.function, *task.arguments): task for task in tasks}
+    for future in concurrent.futures.as_completed(futures):
+        yield futures[future], future.result
+
+
 def _deaths_told():
-    try:
-        yield
-    except BrokenProcessPool as error:
-        raise CodecError(
-            "a process has died, most likely for want of memory; give fewer --jobs: the same "
-            "command goes on from here"
-        ) from error
-
-
-def _begin_worker(level):
-    logging.basicConfig(format="%(message)s", level=level)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    return deaths_told("the same command goes on from here")
 
 
 # What there is to do.
@@ -294,13 +229,13 @@ def rows_of(tasks, measured, workers, quiet):
     """
 
     def finish(task, figures):
-        row = measured.add(**task.identity, **figures, jobs=workers.jobs)
+        row = measured.add(**task.identity, **figures, jobs=max(workers.count, 1))
         return _text(row), row
 
     new = [task for task in tasks if not measured.get(task.identity)]
     if len(new) < len(tasks) and not quiet:
         print(f"{len(tasks) - len(new)} of {len(tasks)} images are in {measured.path} already")
-    workers.finish_all(new, finish, quiet)
+    finish_all(workers, new, finish, quiet)
     rows = [measured.get(task.identity) for task in tasks]
     # A row may have been measured when the model had another path.
     return [{**row, **task.identity} for task, row in zip(tasks, rows) if row]

@@ -25,6 +25,7 @@ class Cheng2020(tf.keras.Model):
       num_mixtures: K of the paper (3 there), 1 to 5.
       attention: with the four attention modules, or without (the paper's ablation).
       rdft: store 3x3 kernels by their real DFT, as in training, or as they are.
+      precision: of analysis and synthesis, a policy of Keras such as "mixed_bfloat16".
       name: of the Keras model.
 
     Raises:
@@ -34,7 +35,13 @@ class Cheng2020(tf.keras.Model):
     """
 
     def __init__(
-        self, num_filters=128, num_mixtures=3, attention=True, rdft=True, name="cheng2020"
+        self,
+        num_filters=128,
+        num_mixtures=3,
+        attention=True,
+        rdft=True,
+        precision="float32",
+        name="cheng2020",
     ):
         super().__init__(name=name)
         if num_filters <= 0 or num_filters % 8:
@@ -45,8 +52,9 @@ class Cheng2020(tf.keras.Model):
         self.num_mixtures = num_mixtures
         self.has_attention = attention
         self.rdft = rdft
-        self.analysis = transforms.Analysis(num_filters, attention, rdft)
-        self.synthesis = transforms.Synthesis(num_filters, attention, rdft)
+        self.precision = precision
+        self.analysis = transforms.Analysis(num_filters, attention, rdft, precision)
+        self.synthesis = transforms.Synthesis(num_filters, attention, rdft, precision)
         self.hyper_analysis = transforms.hyper_analysis(num_filters, rdft)
         self.hyper_synthesis = transforms.hyper_synthesis(num_filters, rdft)
         self.entropy_parameters = EntropyParameters(num_filters, num_mixtures)
@@ -86,5 +94,6 @@ class Cheng2020(tf.keras.Model):
             "num_mixtures": self.num_mixtures,
             "attention": self.has_attention,
             "rdft": self.rdft,
+            "precision": self.precision,
             "name": self.name,
         }

@@ -82,7 +82,7 @@ class Convolution(tfc.SignalConv2D):
             **kwargs,
         )
         self.rdft = rdft and kernel_support > 1
-        self.operand_dtype = tf.float32
+        self.operand_dtype = tf.as_dtype(self.compute_dtype)
 
     def build(self, input_shape):
         if self.rdft:
@@ -94,7 +94,7 @@ class Convolution(tfc.SignalConv2D):
     def call(self, t):
         """[B, H, W, C] to [B, H', W', filters], by the strides smaller or larger.
 
-        Operands are rounded to `operand_dtype` first; the result is float32.
+        Operands are rounded to `operand_dtype` first; the result is of the layer's compute dtype.
         """
         if self.strides_up != (1, 1):
             return super().call(t)
@@ -107,7 +107,7 @@ class Convolution(tfc.SignalConv2D):
             around = [size // 2, size // 2]
             operands[0] = tf.pad(operands[0], [[0, 0], around, around, [0, 0]])
         t = tf.nn.conv2d(*operands, stride, "SAME" if stride == 1 else "VALID")
-        t = tf.cast(t, tf.float32)
+        t = tf.cast(t, self.compute_dtype)
         if self.use_bias:
             t = tf.nn.bias_add(t, self.bias)
         return t if self.activation is None else self.activation(t)
@@ -130,16 +130,18 @@ class GDN(tfc.GDN):
     alpha = 2
     epsilon = 0.5
 
-    def __init__(self, inverse, name):
-        super().__init__(inverse=inverse, alpha_parameter=2, epsilon_parameter=0.5, name=name)
+    def __init__(self, inverse, name, dtype=None):
+        super().__init__(
+            inverse=inverse, alpha_parameter=2, epsilon_parameter=0.5, name=name, dtype=dtype
+        )
 
 
 class ResidualBlock(tf.keras.Model):
     """t + conv2(conv1(conv0(t))). Source: original network.py, `residualblock`."""
 
-    def __init__(self, num_filters, rdft, name):
-        super().__init__(name=name)
-        conv = functools.partial(Convolution, corr=True, rdft=rdft)
+    def __init__(self, num_filters, rdft, name, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        conv = functools.partial(Convolution, corr=True, rdft=rdft, dtype=dtype)
         self.conv0 = conv(num_filters // 2, 1, activation=tf.nn.relu, name="conv0")
         self.conv1 = conv(num_filters // 2, 3, activation=tf.nn.relu, name="conv1")
         self.conv2 = conv(num_filters, 1, name="conv2")
@@ -151,13 +153,13 @@ class ResidualBlock(tf.keras.Model):
 class Attention(tf.keras.Model):
     """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`."""
 
-    def __init__(self, num_filters, rdft, name):
-        super().__init__(name=name)
-        block = functools.partial(ResidualBlock, num_filters, rdft)
+    def __init__(self, num_filters, rdft, name, dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        block = functools.partial(ResidualBlock, num_filters, rdft, dtype=dtype)
         self.trunk_blocks = [block(name=f"trunk_RB_{i}") for i in range(3)]
         self.attention_blocks = [block(name=f"attention_RB_{i}") for i in range(3)]
         self.conv_1x1 = Convolution(
-            num_filters, 1, corr=True, activation=tf.nn.sigmoid, name="conv_1x1"
+            num_filters, 1, corr=True, activation=tf.nn.sigmoid, name="conv_1x1", dtype=dtype
         )
 
     def trunk(self, t):

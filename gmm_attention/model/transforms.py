@@ -14,22 +14,25 @@ from gmm_attention.strips import Stage
 class AnalysisBlock(tf.keras.Model):
     """One of the four halvings of the analysis, [B, H, W, C] to [B, H/2, W/2, N]."""
 
-    def __init__(self, num_filters, index, rdft):
-        super().__init__(name=f"Block_{index}")
-        conv = functools.partial(Convolution, num_filters, corr=True, rdft=rdft)
+    def __init__(self, num_filters, index, rdft, dtype=None):
+        super().__init__(name=f"Block_{index}", dtype=dtype)
+        conv = functools.partial(Convolution, num_filters, corr=True, rdft=rdft, dtype=dtype)
         self.first, self.last = index == 0, index == 3
         if not self.first:
             self.layer_0 = conv(kernel_support=3, activation=leaky_relu, name="layer_0")
             self.layer_1 = conv(kernel_support=3, activation=leaky_relu, name="layer_1")
         if self.last:
-            self.layer_2 = conv(kernel_support=3, strides_down=2, use_bias=False, name="layer_2")
+            # A step of y is 1 whatever its size, and so beyond bfloat16 where y is large.
+            self.layer_2 = conv(
+                kernel_support=3, strides_down=2, use_bias=False, name="layer_2", dtype=None
+            )
         else:
             self.shortcut = conv(kernel_support=1, name="shortcut")
             self.layer_2 = conv(
                 kernel_support=3, strides_down=2, activation=leaky_relu, name="layer_2"
             )
             self.layer_3 = conv(
-                kernel_support=3, activation=GDN(inverse=False, name="gdn"), name="layer_3"
+                kernel_support=3, activation=GDN(False, "gdn", dtype), name="layer_3"
             )
 
     def residual(self, t):
@@ -53,13 +56,22 @@ class AnalysisBlock(tf.keras.Model):
 
 
 class Analysis(tf.keras.Model):
-    """g_a: x [B, H, W, 3] to y [B, H/16, W/16, N]. Source: original network.py, `analysis`."""
+    """g_a: x [B, H, W, 3] to y [B, H/16, W/16, N], float32.
 
-    def __init__(self, num_filters, attention=True, rdft=True):
-        super().__init__(name="analysis")
-        self.blocks = [AnalysisBlock(num_filters, i, rdft) for i in range(4)]
+    Args:
+      dtype: Keras' policy for all but the last steps, such as "mixed_bfloat16".
+
+    Source: original network.py, `analysis`.
+    """
+
+    def __init__(self, num_filters, attention=True, rdft=True, dtype=None):
+        super().__init__(name="analysis", dtype=dtype)
+        self.blocks = [AnalysisBlock(num_filters, i, rdft, dtype) for i in range(4)]
         if attention:
-            self.attention = [Attention(num_filters, rdft, name=f"NLAB_{i}") for i in range(2)]
+            self.attention = [
+                Attention(num_filters, rdft, name="NLAB_0", dtype=dtype),
+                Attention(num_filters, rdft, name="NLAB_1"),
+            ]
         else:
             self.attention = [tf.identity, tf.identity]
 
@@ -83,22 +95,22 @@ def _attention_stages(attention):
 class SynthesisBlock(tf.keras.Model):
     """One of the four doublings of the synthesis, [B, H, W, N] to [B, 2H, 2W, N or 3]."""
 
-    def __init__(self, num_filters, index, rdft):
-        super().__init__(name=f"Block_{index}")
-        conv = functools.partial(Convolution, corr=False, rdft=rdft)
+    def __init__(self, num_filters, index, rdft, dtype=None):
+        super().__init__(name=f"Block_{index}", dtype=dtype)
+        conv = functools.partial(Convolution, corr=False, rdft=rdft, dtype=dtype)
         self.last = index == 3
         self.layer_0 = conv(num_filters, 3, activation=leaky_relu, name="layer_0")
         self.layer_1 = conv(num_filters, 3, activation=leaky_relu, name="layer_1")
         if self.last:
-            self.layer_2 = conv(12, 3, name="layer_2")
+            # Of the 255 steps to a pixel, bfloat16 tells 128 apart where it is bright.
+            self.layer_2 = conv(12, 3, name="layer_2", dtype=None)
         else:
             self.shortcut = conv(4 * num_filters, 1, name="shortcut")
             self.layer_2 = conv(4 * num_filters, 3, activation=leaky_relu, name="layer_2")
-            self.layer_3 = conv(
-                num_filters, 3, activation=GDN(inverse=True, name="igdn"), name="layer_3"
-            )
+            self.layer_3 = conv(num_filters, 3, activation=GDN(True, "igdn", dtype), name="layer_3")
 
     def residual(self, t):
+        t = tf.cast(t, self.compute_dtype)  # as Keras does, but not for `stages`
         return t + self.layer_1(self.layer_0(t))
 
     def upsampled(self, t):
@@ -120,16 +132,21 @@ class SynthesisBlock(tf.keras.Model):
 
 
 class Synthesis(tf.keras.Model):
-    """g_s: y_hat [B, H/16, W/16, N] to x_hat [B, H, W, 3], before clipping to [0, 1].
+    """g_s: y_hat [B, H/16, W/16, N] to x_hat [B, H, W, 3], float32, before clipping to [0, 1].
+
+    Args:
+      dtype: Keras' policy for all but the last step, such as "mixed_bfloat16".
 
     Source: original network.py, `synthesis`.
     """
 
-    def __init__(self, num_filters, attention=True, rdft=True):
-        super().__init__(name="synthesis")
-        self.blocks = [SynthesisBlock(num_filters, i, rdft) for i in range(4)]
+    def __init__(self, num_filters, attention=True, rdft=True, dtype=None):
+        super().__init__(name="synthesis", dtype=dtype)
+        self.blocks = [SynthesisBlock(num_filters, i, rdft, dtype) for i in range(4)]
         if attention:
-            self.attention = [Attention(num_filters, rdft, name=f"NLAB_{i}") for i in range(2)]
+            self.attention = [
+                Attention(num_filters, rdft, name=f"NLAB_{i}", dtype=dtype) for i in range(2)
+            ]
         else:
             self.attention = [tf.identity, tf.identity]
 

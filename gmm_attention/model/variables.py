@@ -10,9 +10,9 @@ from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
 from gmm_attention.model.layers import Convolution, MaskedConvolution, rdft_matrix
 
 
-def build_model(num_filters, num_mixtures, attention, rdft=True):
+def build_model(num_filters, num_mixtures, attention, rdft=True, precision="float32"):
     """A Cheng2020 whose variables exist."""
-    model = Cheng2020(num_filters, num_mixtures, attention, rdft)
+    model = Cheng2020(num_filters, num_mixtures, attention, rdft, precision)
     # Run once rather than traced, which takes four times as long.
     model(tf.zeros([1, 64, 64, 3]))
     return model

@@ -1,0 +1,108 @@
+"""A folder through encoder and decoder, against the transforms of its images alone: N = 128.
+
+    python benchmarks/folder.py FOLDER [--jobs COUNT] [--precision float32 bfloat16]
+
+The weights are random, as in speed.py. Each line is of a process of its own, which first loads the
+model: the sums of g_a's and of g_s's seconds, each image whole and by itself, before and after; the
+encoder's seconds, with --quiet (no figures, hence no g_s) and without; the decoder's. The ratios
+are to the transforms that are part of it, the mean of before and after, and to the first precision.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def transforms(codec, folder):
+    """Prints the seconds of g_a and of g_s."""
+    import numpy as np
+    import tensorflow as tf
+
+    from gmm_attention import images
+
+    model = codec.model
+    calls = [tf.function(t.call, autograph=False) for t in (model.analysis, model.synthesis)]
+    seconds = np.zeros(2)
+    for path, _ in images.find_images(folder):
+        tensor = tf.constant(images.pad(images.read_image(path))[None] / np.float32(255))
+        for i, call in enumerate(calls):
+            call(tensor[:, :64, :64])
+            begin = time.perf_counter()
+            result = call(tensor).numpy()
+            seconds[i] += time.perf_counter() - begin
+            tensor = tf.constant(np.rint(result))
+    print(*seconds)
+
+
+def one(what, model, precision, source, target, options):
+    """In this process: prints seconds."""
+    from gmm_attention.commands import batch, decoder, encoder
+
+    codec = batch.start(model, "auto", precision)
+    if what == "transforms":
+        return transforms(codec, source)
+    batch.start = lambda *_: codec
+    arguments = ["--model", model, "--input", source, "--output", target, *options]
+    stdout = sys.stdout
+    sys.stdout = open(os.devnull, "w")
+    begin = time.perf_counter()
+    status = {"encoder": encoder, "decoder": decoder}[what].main(arguments)
+    stdout.write(f"{time.perf_counter() - begin}\n")
+    return status
+
+
+def main():
+    if sys.argv[1] == "--one":
+        return one(*sys.argv[2:7], sys.argv[7:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("--jobs")
+    parser.add_argument("--precision", nargs="+", default=["float32"])
+    args = parser.parse_args()
+    options = ["--jobs", args.jobs] if args.jobs else []
+    with tempfile.TemporaryDirectory() as place:
+        from large_images import save_model
+
+        from gmm_attention.images import find_images
+
+        model, coded, pictures = (os.path.join(place, name) for name in ("model", "coded", "recon"))
+        save_model(model, find_images(args.folder)[0][0])
+
+        def run(what, precision, source, target, *more):
+            command = [sys.executable, __file__, "--one", what, model, precision]
+            command += [source, target, *more]
+            return [float(t) for t in subprocess.check_output(command, text=True).split()]
+
+        first = None
+        for precision in args.precision:
+            before = run("transforms", precision, args.folder, "")
+            (encoding,) = run("encoder", precision, args.folder, coded, "--quiet", *options)
+            (decoding,) = run("decoder", precision, coded, pictures, "--quiet", *options)
+            (measuring,) = run("encoder", precision, args.folder, coded, *options)
+            after = run("transforms", precision, args.folder, "")
+            analysis, synthesis = ((a + b) / 2 for a, b in zip(before, after))
+            print(
+                f"{precision}: g_a {before[0]:.2f}, {after[0]:.2f} s; "
+                f"g_s {before[1]:.2f}, {after[1]:.2f} s"
+            )
+            rows = [
+                ("encoder --quiet", encoding, analysis, "g_a"),
+                ("encoder, with its figures", measuring, analysis + synthesis, "g_a and g_s"),
+                ("decoder --quiet", decoding, synthesis, "g_s"),
+            ]
+            first = first or rows
+            for (name, seconds, reference, of), (_, reference_seconds, *_) in zip(rows, first):
+                print(
+                    f"{name}: {seconds:.2f} s, {seconds / reference:.3f} times {of}; "
+                    f"{args.precision[0]} takes {reference_seconds / seconds:.2f} times that",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
