@@ -110,6 +110,28 @@ def read_size(path, max_pixels=MAX_PIXELS, file=None):
     return height, width
 
 
+def check_png(path):
+    """Tells whether a PNG is whole, by the checksums of its parts; no pixel is decoded.
+
+    Args:
+      path: str or Path.
+
+    Returns:
+      height, width in pixels.
+
+    Raises:
+      ImageError: the file is missing, not readable, no PNG, or damaged.
+    """
+    with _image_in(path, MAX_PIXELS, None) as open_image:
+        image = open_image()
+        if not isinstance(image, PngImageFile):
+            raise ImageError(f"{path}: no PNG; remove it, or give another name")
+        width, height = image.size
+        with _pillow_errors(path):
+            image.verify()
+    return height, width
+
+
 def write_png(path, image):
     """Writes an 8-bit RGB PNG, complete or not at all (see `write_atomically`).
 
@@ -168,10 +190,8 @@ def pad_strip(image, axis, first, last):
     """
     rows, columns = (_reflected(side) for side in image.shape[:2])
     if axis == 0:
-        rows = rows[first:last]
-    else:
-        columns = columns[first:last]
-    return image[rows][:, columns]
+        return image[rows[first:last]][:, columns]
+    return image[:, columns[first:last]][rows]  # cut first: the other way copies the whole image
 
 
 def crop(image, height, width):

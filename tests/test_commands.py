@@ -298,8 +298,20 @@ def test_quiet_prints_nothing(run, photographs):
 def test_a_bar_shows_on_a_terminal_and_is_wiped(run, photographs, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     finished = encode(run)
-    assert re.search(r"\[#{10} +\] 1/3, \d+ s left", finished.err)
+    assert re.search(r"\[ +\] 0/3\r.*\[#{10} +\] 1/3, \d+ s left", finished.err, re.DOTALL)
     assert finished.err.endswith("\r\033[K")
+
+
+def test_the_bar_shows_while_there_is_work(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    def jobs():
+        for number in range(2):  # the work of a job is done before the job is there
+            assert capsys.readouterr().err.endswith(f" {number}/2" + ", 0 s left" * number)
+            yield number
+
+    assert batch.process_all(jobs(), lambda job: ("text", job), False, 2) == [0, 1]
+    assert capsys.readouterr().err.endswith("\r\033[K")
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n", None])

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
+import calls
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -17,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmm_attention.codec import image_codec
-from gmm_attention.commands import batch, decoder, encoder
+from gmm_attention.commands import coding, decoder, encoder
 from gmm_attention.commands.pipeline import in_steps
-from gmm_attention.commands.workers import Workers
+from gmm_attention.commands.workers import Workers, deaths_told
 from gmm_attention.errors import CodecError, ImageError
 
 
@@ -108,7 +112,7 @@ def test_images_of_one_size_go_through_a_gpus_transforms_together(
     spy("synthesize")
 
     # In this process, where all that is begun is done at once.
-    monkeypatch.setattr(batch, "Workers", lambda count, **_: Workers(0))
+    monkeypatch.setattr(coding, "Workers", lambda count, **_: Workers(0))
     options = ("--jobs", 2, "--quiet")
     assert run(encoder, "--input", "photos", "--output", "coded2", *options) == (0, "", "")
     start = [1, 1]
@@ -133,7 +137,7 @@ def test_one_image_of_a_batch_that_fails_leaves_the_others(tiny_codec, photograp
 
     with Workers(0) as workers:
         outcomes = in_steps(
-            range(3), images.__getitem__, transform, lambda i, pair: i, lambda _: (8, 0), workers, 3
+            range(3), images.__getitem__, transform, lambda i, _: i, lambda _: (8, 0, 1), workers, 3
         )
         results = []
         for item, result in outcomes:
@@ -152,12 +156,16 @@ def test_every_item_goes_through_its_steps_in_order(kinds, ahead, most, data):
         step: data.draw(st.sets(st.integers(0, 8)), step)
         for step in ("before", "transform", "after")
     }
+    pixels = data.draw(st.sampled_from([1, 2**25, 2**27, 2**28]), "pixels")
+    at_work = set()
 
     def step(name, item):
         if item in failing[name]:
             raise CodecError(f"{name} {item}")
 
     def before(item):
+        at_work.add(item)
+        assert len(at_work) <= 2 + min(ahead, 2**27 // pixels)
         step("before", item)
         return kinds[item]
 
@@ -169,21 +177,96 @@ def test_every_item_goes_through_its_steps_in_order(kinds, ahead, most, data):
         return [value.upper() for value in values]
 
     def after(item, value):
+        at_work.discard(item)
         step("after", item)
         return item, value
 
     outcomes = []
     with Workers(0) as workers:
-        steps = before, transform, after, lambda kind: (most, kind)
+        steps = before, transform, after, lambda kind: (most, kind, pixels)
         for _, result in in_steps(range(len(kinds)), *steps, workers, ahead):
             try:
                 outcomes.append(result())
             except CodecError as error:
+                at_work.clear()
                 outcomes.append(str(error))
     for item, outcome in enumerate(outcomes):
         expected = [f"{name} {item}" for name in failing if item in failing[name]]
         assert outcome == (expected[0] if expected else (item, kinds[item].upper()))
     assert len(outcomes) == len(kinds)
+
+
+def test_an_image_is_not_held_while_it_is_coded():
+    alive = []
+
+    def transform(items, values):
+        alive.append(weakref.ref(values[0]))
+        return [values[0].shape]
+
+    steps = lambda item: np.zeros([item, 9]), transform, lambda item, shape: alive[-1]() is None
+    with Workers(0) as workers:
+        for _, result in in_steps(range(3), *steps, lambda _: (1, 0, 1), workers, 0):
+            assert result()
+
+
+# Other processes.
+
+
+def wait_until(condition):
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited for 20 seconds")
+
+
+def children():
+    return multiprocessing.active_children()
+
+
+def test_sigterm_ends_a_call_and_not_the_process(tmp_path):
+    with Workers(1) as workers:
+        held = tmp_path / "held"
+        future = workers.submit(calls.hold, held)
+        wait_until(held.exists)
+        (child,) = children()
+        child.terminate()
+        with pytest.raises(CodecError, match="held: ended by a signal"):
+            future.result()
+        assert not held.exists()
+        assert workers.submit(calls.length, b"abc").result() == 3
+        child.terminate()  # between calls, nothing
+        assert workers.submit(calls.length, b"abc").result() == 3
+        with pytest.raises(CodecError, match="photo: not enough memory"):
+            workers.submit(calls.out_of_memory, "photo").result()
+    assert not children()
+
+
+def test_giving_up_ends_what_is_at_work_and_what_waits(tmp_path):
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        with Workers(1) as workers:
+            held = tmp_path / "held"
+            workers.submit(calls.hold, held)
+            waiting = [workers.submit(calls.hold, tmp_path / f"{i}") for i in range(3)]
+            wait_until(held.exists)
+            raise KeyboardInterrupt
+    assert time.monotonic() - begin < 30
+    assert not children() and files(tmp_path) == []
+    assert all(future.done() for future in waiting)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_process_that_dies_with_much_to_read_is_told(tmp_path):
+    with pytest.raises(CodecError, match="a process has died"):
+        with Workers(1) as workers, deaths_told("again"):
+            future = workers.submit(calls.hold, tmp_path / "held")
+            wait_until((tmp_path / "held").exists)
+            for _ in range(3):
+                workers.submit(calls.length, bytes(10**7))
+            children()[0].kill()
+            future.result()
+    assert not children()
 
 
 # Interrupted runs.
@@ -225,27 +308,48 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, tiny_path, pho
         assert by_name[row["name"]] == row and row["psnr"] > 0
 
 
-def test_the_death_of_a_process_is_told(tmp_path, tiny_path, photograph):
+@pytest.fixture
+def running(tmp_path, tiny_path, photograph):
+    """An encoder of 30 photographs that has coded one, and its other process."""
     (tmp_path / "photos").mkdir()
     for number in range(30):
         iio.imwrite(tmp_path / "photos" / f"{number:02}.png", photograph)
     command = [sys.executable, ROOT / "encoder.py", "--input", "photos", "--output", "coded"]
     command += ["--model", tiny_path, "--jobs", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
-    process = subprocess.Popen(command, **pipes)
-    while not process.stdout.readline().startswith("[1/30] "):
-        assert process.poll() is None
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [
-        int(child)
-        for child in children
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
-    assert len(workers) == 1
-    os.kill(workers[0], signal.SIGKILL)
+    with subprocess.Popen(command, **pipes) as process:
+        while not process.stdout.readline().startswith("[1/30] "):
+            assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+        (other,) = (child for child, line in lines.items() if b"spawn_main" in line)
+        yield process, other
+        process.kill()
+
+
+def test_the_death_of_a_process_is_told(running):
+    process, other = running
+    os.kill(other, signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and err.count("\n") == 1
     assert err.startswith("a process has died, ") and "--skip-existing" in err
+
+
+def test_a_clusters_sigterm_leaves_no_process_and_no_half_file(running, tmp_path):
+    process, other = running
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert not Path(f"/proc/{other}").exists()
+    assert all(name.endswith((".npz", ".bin")) for name in files(tmp_path / "coded"))
+
+
+def test_kill_9_leaves_no_process_and_no_half_file(running, tmp_path):
+    process, other = running
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not Path(f"/proc/{other}").exists())
+    assert all(name.endswith((".npz", ".bin")) for name in files(tmp_path / "coded"))
 
 
 def done_already(out):
@@ -390,7 +494,7 @@ def test_a_summary_that_cannot_be_written_or_read_is_told(run, photographs):
     Path("s.json").mkdir()
     status, _, err = run(encoder, *ENCODE, "--summary", "s.json")
     assert status == 1 and err.startswith("s.json: cannot be written: ") and err.count("\n") == 1
-    assert len(files("coded")) == 10
+    assert not os.path.exists("coded")  # told before the work
     Path("bad.json").write_text('{"name": 1}')
     status, _, err = run(encoder, *ENCODE, "--summary", "bad.json", "--skip-existing")
     assert status == 1 and err.startswith("bad.json: cannot be read: ") and err.count("\n") == 1

@@ -25,6 +25,7 @@ from gmm_attention.files import write_atomically
 from gmm_attention.images import (
     IMAGE_SUFFIXES,
     SIDE_MULTIPLE,
+    check_png,
     crop,
     find_images,
     pad,
@@ -822,3 +823,20 @@ def test_folder_that_cannot_be_listed_is_an_error(tmp_path):
             find_images(tmp_path / "closed" / "b.png")
     finally:
         (tmp_path / "closed").chmod(0o700)
+
+
+@pytest.mark.parametrize("where", ["nothing", "header", "pixels", "end", "kind"])
+def test_a_png_that_is_not_whole_is_told_by_its_checksums(tmp_path, where):
+    path = tmp_path / "a.png"
+    write_png(path, np.random.default_rng(0).integers(0, 256, [30, 50, 3], np.uint8))
+    data = bytearray(path.read_bytes())
+    if where == "nothing":
+        assert check_png(path) == (30, 50)
+        return
+    if where == "kind":
+        Image.new("RGB", (9, 9)).save(path, "bmp")
+    else:
+        data[{"header": 20, "pixels": len(data) // 2, "end": -6}[where]] ^= 1
+        path.write_bytes(data[:-20] if where == "end" else data)
+    with pytest.raises(ImageError, match="a.png: "):
+        check_png(path)

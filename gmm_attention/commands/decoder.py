@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from gmm_attention.codec.latent_codec import z_sides
-from gmm_attention.commands import batch
+from gmm_attention.commands import batch, coding
 from gmm_attention.commands.summary import Summary
 from gmm_attention.errors import BitstreamError, CodecError
 from gmm_attention.files import make_folder
-from gmm_attention.images import read_image, write_png
+from gmm_attention.images import check_png, write_png
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "seconds", "error")
 
@@ -24,6 +24,9 @@ class _Pair(NamedTuple):
     stem: str
     name: str  # relative to the folder that was given
     target: str
+
+    def __str__(self):
+        return coding.coded_names(self.stem)[0]
 
 
 class _Decoded(NamedTuple):
@@ -77,15 +80,15 @@ def _refuse_folder(error):
 
 
 def _decode_latents(pair, max_pixels):
-    files, names = batch.read_coded(pair.stem), batch.coded_names(pair.stem)
+    files, names = coding.read_coded(pair.stem), coding.coded_names(pair.stem)
     begin = time.monotonic()
-    height, width, y_hat = batch.latent_codec().decode(*files, names, max_pixels)
+    height, width, y_hat = coding.latent_codec().decode(*files, names, max_pixels)
     return _Decoded(height, width, sum(map(len, files)), time.monotonic() - begin, y_hat)
 
 
 def _synthesize(pairs, several, codec):
     begin = time.monotonic()
-    with batch.about(batch.coded_names(pairs[0].stem)[0]):
+    with batch.about(pairs[0]):
         pictures = codec.synthesize(
             [one.array for one in several], [(one.height, one.width) for one in several]
         )
@@ -114,30 +117,28 @@ def _figures(height, width, num_bytes, seconds=None):
 
 def _together(decoded, codec):
     size = decoded.height, decoded.width
-    return codec.most_together(*size), z_sides(*size)
+    return codec.most_together(*size), z_sides(*size), decoded.height * decoded.width
 
 
 def _text(pair, figures):
-    source = batch.coded_names(pair.stem)[0]
     size = f"{figures['width']}x{figures['height']}"
-    return f"{source} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
+    return f"{pair} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
 
 
 def _existing(pair, codec):
     """What there is of a picture: figures, or None where it is to be made."""
-    names = batch.coded_names(pair.stem)
+    names = coding.coded_names(pair.stem)
     try:
-        if not batch.is_newer([pair.target], names):
+        if not coding.is_newer([pair.target], names):
             return None
-        files = batch.read_coded(pair.stem)
+        files = coding.read_coded(pair.stem)
         coded = codec.latent_codec.unpack(*files, names)
-        # All of it: PNG's checksums tell whether it is whole.
-        height, width, _ = read_image(pair.target).shape
+        size = check_png(pair.target)
     except CodecError:
         return None  # to be told when the image is decoded again, if that does not mend it
-    if (height, width) != (coded.height, coded.width):
+    if size != (coded.height, coded.width):
         return None
-    return _figures(height, width, sum(map(len, files)))
+    return _figures(*size, sum(map(len, files)))
 
 
 def _run(args):
@@ -146,18 +147,21 @@ def _run(args):
         for stem, name in _find_coded(args.input)
     ]
     begin = time.monotonic()
-    others = batch.divide_cores(args.jobs, len(pairs), args.device)
+    others = coding.divide_cores(args.jobs, len(pairs), args.device)
     codec = batch.start(args.model, args.device, args.precision)
     ready = time.monotonic()
-    steps = (
-        functools.partial(_decode_latents, max_pixels=args.max_pixels),
-        functools.partial(_synthesize, codec=codec),
-        _write,
-        functools.partial(_together, codec=codec),
+    direction = coding.Direction(
+        before=functools.partial(_decode_latents, max_pixels=args.max_pixels),
+        transform=functools.partial(_synthesize, codec=codec),
+        after=_write,
+        together=functools.partial(_together, codec=codec),
+        existing=functools.partial(_existing, codec=codec),
+        text=_text,
     )
     with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
-        existing = functools.partial(_existing, codec=codec)
-        results, failed = batch.run_all(codec, pairs, others, steps, args, summary, existing, _text)
+        results, failed = coding.run_all(
+            codec, pairs, direction, others, summary, args.skip_existing, args.quiet
+        )
     if not args.quiet:
         seconds = [figures["seconds"] for figures in results]
         mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
@@ -166,13 +170,13 @@ def _run(args):
             f"start-up {ready - begin:.1f} s, then {time.monotonic() - ready:.1f} s"
         )
         for pair in failed:
-            print(f"failed: {batch.coded_names(pair.stem)[0]}")
+            print(f"failed: {pair}")
     return 1 if failed else 0
 
 
 def main(argv=None):
     """The command `gmm-decode`. Returns the exit status."""
-    parser = batch.parser(
+    parser = coding.parser(
         "Decodes what encoder.py wrote: NAME.npz and NAME.bin to NAME.png.",
         default_input="images",
         default_output="recon",

@@ -11,7 +11,7 @@ import numpy as np
 
 from gmm_attention import checkpoints
 from gmm_attention.codec.latent_codec import z_sides
-from gmm_attention.commands import batch
+from gmm_attention.commands import batch, coding
 from gmm_attention.commands.summary import Summary
 from gmm_attention.errors import CheckpointError, CodecError
 from gmm_attention.files import make_folder, write_atomically
@@ -25,6 +25,9 @@ class _Photograph(NamedTuple):
     path: str
     name: str  # relative to the folder that was given
     stem: str  # of the two files
+
+    def __str__(self):
+        return self.path
 
 
 class _Analysed(NamedTuple):
@@ -46,7 +49,7 @@ def _read(photograph, max_pixels):
 
 def _analyse(photographs, several, codec, measure):
     begin = time.monotonic()
-    with batch.about(photographs[0].path):
+    with batch.about(photographs[0]):
         latents = codec.analyse(several)
         seconds = (time.monotonic() - begin) / len(several)
         analysed = [
@@ -68,11 +71,11 @@ def _analyse(photographs, several, codec, measure):
 def _code(photograph, analysed):
     begin = time.monotonic()
     latents = analysed.z_symbols, analysed.y_hat
-    with batch.about(photograph.path):
-        npz, y_string = batch.latent_codec().encode(analysed.height, analysed.width, *latents)
+    with batch.about(photograph):
+        npz, y_string = coding.latent_codec().encode(analysed.height, analysed.width, *latents)
     seconds = analysed.seconds + time.monotonic() - begin
     make_folder(os.path.dirname(photograph.stem))
-    write_atomically(dict(zip(batch.coded_names(photograph.stem), (npz, y_string))))
+    write_atomically(dict(zip(coding.coded_names(photograph.stem), (npz, y_string))))
     num_pixels = analysed.height * analysed.width
     return {
         "height": analysed.height,
@@ -88,14 +91,14 @@ def _code(photograph, analysed):
 
 def _together(image, codec):
     height, width = image.shape[:2]
-    return codec.most_together(height, width), z_sides(height, width)
+    return codec.most_together(height, width), z_sides(height, width), height * width
 
 
 def _figures_text(photograph, figures):
     if figures["psnr"] is None:  # with --quiet
         return ""
     return (
-        f"{photograph.path} -> {photograph.stem}.npz, {photograph.stem}.bin\n"
+        f"{photograph} -> {photograph.stem}.npz, {photograph.stem}.bin\n"
         f"Time: {figures['seconds']:.2f} s\n"
         f"Actual bits per pixel for this image: {figures['bpp']:.4f}\n"
         f"Side bits per pixel for z: {figures['side_bpp']:.4f}\n"
@@ -132,11 +135,11 @@ def _last_line(results, total, start_up, seconds):
 
 def _existing(photograph, codec):
     """What there is of a photograph's files: figures, or None where they are to be made."""
-    names = batch.coded_names(photograph.stem)
+    names = coding.coded_names(photograph.stem)
     try:
-        if not batch.is_newer(names, [photograph.path]):
+        if not coding.is_newer(names, [photograph.path]):
             return None
-        files = batch.read_coded(photograph.stem)
+        files = coding.read_coded(photograph.stem)
         coded = codec.latent_codec.unpack(*files, names)
         size = read_size(photograph.path)
     except CodecError:
@@ -194,22 +197,23 @@ def _run(args):
         if not args.quiet:
             print(f"target {args.target_bpp:.4f} bpp: {model}, {rate:.4f} bpp on Kodak, is nearest")
     begin = time.monotonic()
-    others = batch.divide_cores(args.jobs, len(photographs), args.device)
+    others = coding.divide_cores(args.jobs, len(photographs), args.device)
     codec = batch.start(model, args.device, args.precision)
     ready = time.monotonic()
     if not args.quiet:
         print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {ready - begin:.1f} s")
     measure = bool(args.summary or not args.quiet)
-    steps = (
-        functools.partial(_read, max_pixels=args.max_pixels),
-        functools.partial(_analyse, codec=codec, measure=measure),
-        _code,
-        functools.partial(_together, codec=codec),
+    direction = coding.Direction(
+        before=functools.partial(_read, max_pixels=args.max_pixels),
+        transform=functools.partial(_analyse, codec=codec, measure=measure),
+        after=_code,
+        together=functools.partial(_together, codec=codec),
+        existing=functools.partial(_existing, codec=codec),
+        text=_figures_text,
     )
     with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
-        existing = functools.partial(_existing, codec=codec)
-        results, failed = batch.run_all(
-            codec, photographs, others, steps, args, summary, existing, _figures_text
+        results, failed = coding.run_all(
+            codec, photographs, direction, others, summary, args.skip_existing, args.quiet
         )
     if not args.quiet:
         total = len(results) + len(failed)
@@ -221,13 +225,13 @@ def _run(args):
                 f"({reached / args.target_bpp - 1:+.1%})"
             )
         for photograph in failed:
-            print(f"failed: {photograph.path}")
+            print(f"failed: {photograph}")
     return 1 if failed else 0
 
 
 def main(argv=None):
     """The command `gmm-encode`. Returns the exit status."""
-    parser = batch.parser(
+    parser = coding.parser(
         "Compresses photographs: NAME.png to NAME.npz (header and z) and NAME.bin (y).",
         default_input="valid",
         default_output="images",

@@ -13,6 +13,9 @@ import concurrent.futures
 
 from gmm_attention.errors import CodecError
 
+# Of images that are held at a time, beside the one that is transformed; bounds memory.
+PIXELS_HELD = 2**27
+
 
 def in_steps(items, before, transform, after, together, workers, ahead):
     """Takes items through three steps.
@@ -24,16 +27,17 @@ def in_steps(items, before, transform, after, together, workers, ahead):
         this process; it returns a list.
       after: function of an item and what `transform` returned for it, for another process.
       together: function of what `before` returned to how many such are best transformed together,
-        and a key that is equal for those that may be.
+        a key that is equal for those that may be, and the pixels of one.
       workers: Workers.
-      ahead: for how many items `before` is called beforehand, and how many may be left to `after`;
-        0 to finish one after the other.
+      ahead: for how many items, at most, `before` is called beforehand, and how many may be left
+        to `after`; 0 to finish one after the other.
 
     Yields:
       item, function that returns what `after` returned, or raises a CodecError: in order.
     """
     items = iter(items)
     begun, ending = collections.deque(), collections.deque()
+    held = 0  # how many may be begun, and how many ending, beside what is transformed
 
     def begin(count):
         while len(begun) < count:
@@ -42,46 +46,48 @@ def in_steps(items, before, transform, after, together, workers, ahead):
                 return
             begun.append((item, workers.submit(before, item)))
 
-    def may_join(key):
-        if not begun or not begun[0][1].done() or begun[0][1].exception():
-            return False
-        return together(begun[0][1].result())[1] == key
+    def take(count, key):
+        """Yields the next items, with what `before` returned, as long as they go together."""
+        while count > 0 and begun and not begun[0][1].exception():
+            if together(begun[0][1].result())[1] != key:
+                return
+            item, future = begun.popleft()
+            yield item, future.result()
+            count -= 1
 
-    begin(max(ahead, 1))
+    begin(1)
     while begun:
-        item, future = begun.popleft()
-        begin(ahead)
-        try:
-            taken = [(item, future.result())]
-            count, key = together(taken[0][1])
-            while len(taken) < count and may_join(key):
-                item, future = begun.popleft()
-                taken.append((item, future.result()))
-            begin(ahead)
+        if begun[0][1].exception():
+            ending.append(begun.popleft())
+        else:
+            count, key, pixels = together(begun[0][1].result())
+            held = min(ahead, PIXELS_HELD // pixels)
+            begin(held + 1)
+            taken = list(take(min(count, held + 1), key))
+            begin(held)
             ending.extend(_transformed(taken, transform, after, workers))
-        except CodecError:
-            ending.append((item, future))
-        while ending and (len(ending) > ahead or ending[0][1].done()):
+        while ending and (len(ending) > held or ending[0][1].done()):
             item, future = ending.popleft()
             yield item, future.result
-        begin(max(ahead, 1))
+        begin(1)
     for item, future in ending:
         yield item, future.result
 
 
 def _transformed(taken, transform, after, workers):
-    """Yields each item, and a Future of what `after` returns for it."""
-    items, values = zip(*taken)
+    """Yields each item, and a Future of what `after` returns for it; empties the list."""
     try:
-        results = transform(list(items), list(values))
+        results = transform([item for item, _ in taken], [value for _, value in taken])
     except CodecError as error:
         if len(taken) > 1:  # one is to blame
-            for one in taken:
-                yield from _transformed([one], transform, after, workers)
+            while taken:
+                yield from _transformed([taken.pop(0)], transform, after, workers)
             return
         failed = concurrent.futures.Future()
         failed.set_exception(error)
-        yield items[0], failed
-    else:
-        for item, result in zip(items, results):
-            yield item, workers.submit(after, item, result)
+        yield taken[0][0], failed
+        return
+    items = [item for item, _ in taken]
+    taken.clear()  # as large as images, which need not be held while they are coded
+    for item in items:
+        yield item, workers.submit(after, item, results.pop(0))

@@ -23,7 +23,7 @@ class Summary:
       keep: whether to begin with the rows of the file that is there.
 
     Raises:
-      CodecError: its folder cannot be made, or the rows that are there cannot be read.
+      CodecError: it cannot be written, or the rows that are there cannot be read.
     """
 
     def __init__(self, path, columns, keep):
@@ -34,6 +34,7 @@ class Summary:
         make_folder(os.path.dirname(path))
         if keep:
             self._rows = {row["name"]: row for row in _read(path) if set(columns) == set(row)}
+        self._write()  # what cannot be written is told before the work
 
     def add(self, row):
         """Adds a row, or replaces that of its name.

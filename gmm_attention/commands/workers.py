@@ -7,11 +7,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import threading
 from concurrent.futures.process import BrokenProcessPool
 
 from gmm_attention.errors import CodecError
+
+# A call that is given up unwinds for so long at most, when the parent has died.
+_SECONDS_TO_UNWIND = 2
 
 
 class Workers:
@@ -27,18 +29,20 @@ class Workers:
 
     def __init__(self, count, threads=1, prepare=None, arguments=()):
         self.count = count
-        self._pool, self._on_interrupt = None, signal.getsignal(signal.SIGINT)
         # Libraries look at these once, when they are imported.
         names = ("TF_NUM_INTRAOP", "OMP_NUM", "OPENBLAS_NUM")
         self._environment = {f"{name}_THREADS": str(threads) for name in names}
         self._environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        self._pool = None
         if count:
+            # A fork of a process with threads, such as TensorFlow's, may hang.
+            context = multiprocessing.get_context("spawn")
+            self._given_up = context.Event()
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 count,
-                # A fork of a process with threads, such as TensorFlow's, may hang.
-                multiprocessing.get_context("spawn"),
+                context,
                 initializer=_begin,
-                initargs=(logging.getLogger().level, prepare, arguments),
+                initargs=(logging.getLogger().level, self._given_up, prepare, arguments),
             )
 
     def __enter__(self):
@@ -47,41 +51,42 @@ class Workers:
     def __exit__(self, kind, *_):
         if not self._pool:
             return
-        if kind:
-            # Nothing is lost but the images at hand. And not to be interrupted once more, which
-            # would leave the processes behind.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            for process in multiprocessing.active_children():
-                process.terminate()
+        if not kind:
+            self._pool.shutdown()
+            return
+        # Nothing is lost but the images at hand. And not to be interrupted once more, which would
+        # leave the processes behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._given_up.set()
+        for process in multiprocessing.active_children():
+            process.terminate()
+        # Before Python 3.11.5, waiting for a pool of which a process has died while it read may
+        # take for ever: what writes to it must see that nobody reads (CPython's gh-94777).
+        self._pool._call_queue._reader.close()
         self._pool.shutdown(cancel_futures=True)
-        if kind:
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGINT, before)
 
     def submit(self, function, *arguments):
         """Has a function called.
 
         Returns:
-          concurrent.futures.Future; in this process, it holds a result, or a CodecError.
+          concurrent.futures.Future of what it returns, or of the CodecError it raises; also for
+          want of memory, or if somebody ends the call by SIGTERM.
         """
         if self._pool is None:
-            return _done(function, *arguments)
-        # This may start a process, which inherits what a signal does: Ctrl-C is for the parent.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+            future = concurrent.futures.Future()
+            try:
+                future.set_result(_within_memory(function, *arguments))
+            except CodecError as error:
+                future.set_exception(error)
+            return future
+        # This may start a process, which inherits that Ctrl-C is for the parent.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             with _added(self._environment):
-                return self._pool.submit(function, *arguments)
+                return self._pool.submit(_call, function, *arguments)
         finally:
-            signal.signal(signal.SIGINT, self._on_interrupt)
-
-
-def _done(function, *arguments):
-    """A Future of what a function returns now, or of the CodecError that it raises."""
-    future = concurrent.futures.Future()
-    try:
-        future.set_result(function(*arguments))
-    except CodecError as error:
-        future.set_exception(error)
-    return future
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -107,15 +112,57 @@ def _added(variables):
             del os.environ[name]
 
 
-def _begin(level, prepare, arguments):
+def _within_memory(function, *arguments):
+    try:
+        return function(*arguments)
+    except MemoryError as error:
+        raise CodecError(
+            f"{arguments[0]}: not enough memory; free some, or give --jobs 1"
+        ) from error
+
+
+# In the other processes.
+
+_given_up = None
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def _terminate(*_):
+    raise _Terminated
+
+
+def _begin(level, given_up, prepare, arguments):
+    global _given_up
+    _given_up = given_up
     logging.basicConfig(format="%(message)s", level=level)
-    # So that files that are half written are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # Between calls a process may be writing a result: half of one would stop the parent.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare:
         prepare(*arguments)
 
 
+def _call(function, *arguments):
+    """Calls the function; SIGTERM makes it unwind, so that files that are half written go."""
+    if _given_up.is_set():
+        return None
+    try:
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return _within_memory(function, *arguments)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except _Terminated:
+        raise CodecError(
+            f"{arguments[0]}: ended by a signal; give the same command again"
+        ) from None
+
+
 def _end_with_parent():
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(_SECONDS_TO_UNWIND)
     os._exit(1)
