@@ -19,6 +19,7 @@ from gmm_attention.entropy_coding.quantization import LATENT_LIMIT, Z_TOTAL
 from gmm_attention.errors import BitstreamError, ImageError
 
 PIECE = 256  # positions that the encoder computes at a time; bounds memory
+FIRSTS = 4096  # first symbols whose tables the decoder lists at a time, so that caches hold them
 TAILS = 1024  # tail symbols whose tables the decoder makes at a time, of up to 500 entries each
 
 
@@ -167,7 +168,11 @@ def _decode_y(prediction, z_symbols, live, decoder):
         model = cdf.counts(mixtures.reshape(*mixtures.shape[:2], -1), prediction.exp_table)
         tables = cdf.first_tables(model, prediction.gaussian_table)
         # Through bytes, as np.array takes its time with lists.
-        symbols = np.frombuffer(bytes(decoder.symbols(tables.tolist())), np.uint8)
+        symbols = b"".join(
+            bytes(decoder.symbols(tables[start : start + FIRSTS].tolist()))
+            for start in range(0, len(tables), FIRSTS)
+        )
+        symbols = np.frombuffer(symbols, np.uint8)
         decoder.charge(cdf.widths(tables, symbols), cdf.TOTAL)
         offsets = cdf.first_offsets(symbols)
 
