@@ -327,14 +327,6 @@ def running(tmp_path, tiny_path, photograph):
         process.kill()
 
 
-def test_the_death_of_a_process_is_told(running):
-    process, other = running
-    os.kill(other, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and err.count("\n") == 1
-    assert err.startswith("a process has died, ") and "--skip-existing" in err
-
-
 def test_a_clusters_sigterm_leaves_no_process_and_no_half_file(running, tmp_path):
     process, other = running
     process.terminate()
@@ -344,6 +336,7 @@ def test_a_clusters_sigterm_leaves_no_process_and_no_half_file(running, tmp_path
     assert all(name.endswith((".npz", ".bin")) for name in files(tmp_path / "coded"))
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_no_process_and_no_half_file(running, tmp_path):
     process, other = running
     process.kill()

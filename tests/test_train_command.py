@@ -113,6 +113,7 @@ def test_a_finished_run_says_so_and_what_to_do_next(whole_run, tmp_path):
     assert len(list((tmp_path / "images").iterdir())) == 8
 
 
+@pytest.mark.slow
 def test_two_workers_reach_the_weights_of_one_with_the_double_batch(photographs, tmp_path):
     args = [*SMALL, "--train", photographs, "--steps", 5, "--log-every", 5, "--output"]
     ports = []
@@ -141,6 +142,7 @@ def test_two_workers_reach_the_weights_of_one_with_the_double_batch(photographs,
     assert rows(tmp_path / "two" / "log.csv")[0]["step"] == "5"
 
 
+@pytest.mark.slow
 def test_an_import_goes_on_where_another_machine_stopped(whole_run, tmp_path, capsys):
     arrays, settings = state.load(whole_run[0] / "state.npz")
     state.save_pieces(tmp_path / "pieces", state.half(arrays), {**settings, "step": 30})

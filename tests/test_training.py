@@ -122,6 +122,7 @@ def test_adam_and_the_average_are_kerass(images, fresh_step):
     np.testing.assert_allclose(step.state[f"average/{name}"], average, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16_operands_leave_the_loss_within_a_hundredth(images, fresh_step):
     step = fresh_step()
     for i in range(20):
