@@ -6,11 +6,11 @@ import time
 
 def hold(path):
     """Has a file for a minute, or until it is interrupted."""
-    with open(path, "w"):
-        try:
+    try:
+        with open(path, "w"):
             time.sleep(60)
-        finally:
-            os.unlink(path)
+    finally:
+        os.unlink(path)
 
 
 def length(data):

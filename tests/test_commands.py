@@ -307,7 +307,7 @@ def test_the_bar_shows_while_there_is_work(monkeypatch, capsys):
 
     def jobs():
         for number in range(2):  # the work of a job is done before the job is there
-            assert capsys.readouterr().err.endswith(f" {number}/2" + ", 0 s left" * number)
+            assert re.search(rf" {number}/2(, \d+ s left)?$", capsys.readouterr().err)
             yield number
 
     assert batch.process_all(jobs(), lambda job: ("text", job), False, 2) == [0, 1]

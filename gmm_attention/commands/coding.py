@@ -126,11 +126,13 @@ class Direction(NamedTuple):
     """What encoder or decoder does.
 
     Attributes:
-      before, transform, after, together: see `pipeline.in_steps`; `after` returns figures, a dict.
+      pixels, before, transform, after, together: see `pipeline.in_steps`; `after` returns a dict of
+        figures.
       existing: function of an item to its figures, or None, if it is not done already.
       text: function of an item and its figures to what is to be printed.
     """
 
+    pixels: Callable
     before: Callable
     transform: Callable
     after: Callable
@@ -190,6 +192,7 @@ def run_all(codec, items, direction, others, summary, skip_existing, quiet):
         with deaths_told("--skip-existing goes on from here"):
             outcomes = in_steps(
                 items,
+                direction.pixels,
                 direction.before,
                 direction.transform,
                 direction.after,

@@ -79,6 +79,14 @@ def _refuse_folder(error):
 # The steps of `pipeline.in_steps`.
 
 
+def _pixels(pair, codec):
+    try:
+        coded = codec.latent_codec.unpack(*coding.read_coded(pair.stem))
+    except CodecError:
+        return 0  # to be told when it is decoded
+    return coded.height * coded.width
+
+
 def _decode_latents(pair, max_pixels):
     files, names = coding.read_coded(pair.stem), coding.coded_names(pair.stem)
     begin = time.monotonic()
@@ -117,7 +125,7 @@ def _figures(height, width, num_bytes, seconds=None):
 
 def _together(decoded, codec):
     size = decoded.height, decoded.width
-    return codec.most_together(*size), z_sides(*size), decoded.height * decoded.width
+    return codec.most_together(*size), z_sides(*size)
 
 
 def _text(pair, figures):
@@ -151,6 +159,7 @@ def _run(args):
     codec = batch.start(args.model, args.device, args.precision)
     ready = time.monotonic()
     direction = coding.Direction(
+        pixels=functools.partial(_pixels, codec=codec),
         before=functools.partial(_decode_latents, max_pixels=args.max_pixels),
         transform=functools.partial(_synthesize, codec=codec),
         after=_write,

@@ -43,6 +43,14 @@ class _Analysed(NamedTuple):
 # The steps of `pipeline.in_steps`.
 
 
+def _pixels(photograph):
+    try:
+        height, width = read_size(photograph.path)
+    except CodecError:
+        return 0  # to be told when it is read
+    return height * width
+
+
 def _read(photograph, max_pixels):
     return read_image(photograph.path, max_pixels)
 
@@ -91,7 +99,7 @@ def _code(photograph, analysed):
 
 def _together(image, codec):
     height, width = image.shape[:2]
-    return codec.most_together(height, width), z_sides(height, width), height * width
+    return codec.most_together(height, width), z_sides(height, width)
 
 
 def _figures_text(photograph, figures):
@@ -204,6 +212,7 @@ def _run(args):
         print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {ready - begin:.1f} s")
     measure = bool(args.summary or not args.quiet)
     direction = coding.Direction(
+        pixels=_pixels,
         before=functools.partial(_read, max_pixels=args.max_pixels),
         transform=functools.partial(_analyse, codec=codec, measure=measure),
         after=_code,

@@ -13,21 +13,22 @@ import concurrent.futures
 
 from gmm_attention.errors import CodecError
 
-# Of images that are held at a time, beside the one that is transformed; bounds memory.
-PIXELS_HELD = 2**27
+# Of images that are at work at a time, beside one; bounds memory.
+PIXELS_AT_WORK = 2**27
 
 
-def in_steps(items, before, transform, after, together, workers, ahead):
+def in_steps(items, pixels, before, transform, after, together, workers, ahead):
     """Takes items through three steps.
 
     Args:
       items: list.
+      pixels: function of an item to its size, 0 if it cannot be told.
       before: function of an item, for another process.
       transform: function of a list of items and the list of what `before` returned for them, for
         this process; it returns a list.
       after: function of an item and what `transform` returned for it, for another process.
       together: function of what `before` returned to how many such are best transformed together,
-        a key that is equal for those that may be, and the pixels of one.
+        and a key that is equal for those that may be.
       workers: Workers.
       ahead: for how many items, at most, `before` is called beforehand, and how many may be left
         to `after`; 0 to finish one after the other.
@@ -35,15 +36,17 @@ def in_steps(items, before, transform, after, together, workers, ahead):
     Yields:
       item, function that returns what `after` returned, or raises a CodecError: in order.
     """
-    items = iter(items)
+    waiting = collections.deque(items)
     begun, ending = collections.deque(), collections.deque()
-    held = 0  # how many may be begun, and how many ending, beside what is transformed
+    sizes = {}  # of the items at work
 
-    def begin(count):
-        while len(begun) < count:
-            item = next(items, None)
-            if item is None:
+    def begin(least, most):
+        while waiting and len(begun) < most:
+            size = pixels(waiting[0])
+            if len(begun) >= least and sum(sizes.values()) + size > PIXELS_AT_WORK:
                 return
+            item = waiting.popleft()
+            sizes[item] = size
             begun.append((item, workers.submit(before, item)))
 
     def take(count, key):
@@ -55,23 +58,29 @@ def in_steps(items, before, transform, after, together, workers, ahead):
             yield item, future.result()
             count -= 1
 
-    begin(1)
+    def finish():
+        item, future = ending.popleft()
+        concurrent.futures.wait([future])
+        del sizes[item]
+        return item, future.result
+
+    begin(1, 1)
     while begun:
         if begun[0][1].exception():
             ending.append(begun.popleft())
         else:
-            count, key, pixels = together(begun[0][1].result())
-            held = min(ahead, PIXELS_HELD // pixels)
-            begin(held + 1)
-            taken = list(take(min(count, held + 1), key))
-            begin(held)
+            count, key = together(begun[0][1].result())
+            begin(0, ahead + 1)
+            taken = list(take(min(count, ahead + 1), key))
+            begin(0, ahead)
             ending.extend(_transformed(taken, transform, after, workers))
-        while ending and (len(ending) > held or ending[0][1].done()):
-            item, future = ending.popleft()
-            yield item, future.result
-        begin(1)
-    for item, future in ending:
-        yield item, future.result
+        while ending and (
+            len(ending) > ahead or ending[0][1].done() or sum(sizes.values()) > PIXELS_AT_WORK
+        ):
+            yield finish()
+        begin(1, 1)
+    while ending:
+        yield finish()
 
 
 def _transformed(taken, transform, after, workers):

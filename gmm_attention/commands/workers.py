@@ -8,11 +8,12 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 from gmm_attention.errors import CodecError
 
-# A call that is given up unwinds for so long at most, when the parent has died.
+# A call that is given up unwinds for so long at most, when another process has died.
 _SECONDS_TO_UNWIND = 2
 
 
@@ -36,14 +37,18 @@ class Workers:
         self._pool = None
         if count:
             # A fork of a process with threads, such as TensorFlow's, may hang.
-            context = multiprocessing.get_context("spawn")
-            self._given_up = context.Event()
             self._pool = concurrent.futures.ProcessPoolExecutor(
                 count,
-                context,
+                multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(logging.getLogger().level, self._given_up, prepare, arguments),
+                initargs=(logging.getLogger().level, prepare, arguments),
             )
+            # Before Python 3.11.5 the pool may wait for ever for what writes to a process that has
+            # died (CPython's gh-94777).
+            self._pool._call_queue.cancel_join_thread()
+            self._given_up, self._ended = threading.Event(), threading.Event()
+            pool = self._pool._processes, self._pool._result_queue
+            threading.Thread(target=self._watch, args=pool, daemon=True).start()
 
     def __enter__(self):
         return self
@@ -52,19 +57,35 @@ class Workers:
         if not self._pool:
             return
         if not kind:
+            self._ended.set()
             self._pool.shutdown()
             return
         # Nothing is lost but the images at hand. And not to be interrupted once more, which would
         # leave the processes behind.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._given_up.set()
-        for process in multiprocessing.active_children():
-            process.terminate()
-        # Before Python 3.11.5, waiting for a pool of which a process has died while it read may
-        # take for ever: what writes to it must see that nobody reads (CPython's gh-94777).
-        self._pool._call_queue._reader.close()
         self._pool.shutdown(cancel_futures=True)
+        self._ended.set()
         signal.signal(signal.SIGINT, before)
+
+    def _watch(self, processes, results):
+        """Ends the calls of a pool that is given up, and a pool of which a process has died.
+
+        The pool by itself would wait for ever for the rest of a message, or for a lock, of a
+        process that died in the middle of it.
+        """
+        while not self._ended.wait(0.2):
+            children = list(processes.values())
+            died = any(child.exitcode for child in children)
+            if died or self._given_up.is_set():
+                for child in children:
+                    child.terminate()  # again and again, for some calls may still be waiting
+            if died:
+                time.sleep(_SECONDS_TO_UNWIND)
+                for child in children:
+                    child.kill()
+                results._writer.close()  # the last one that is open, so that its reader wakes
+                return
 
     def submit(self, function, *arguments):
         """Has a function called.
@@ -80,13 +101,9 @@ class Workers:
             except CodecError as error:
                 future.set_exception(error)
             return future
-        # This may start a process, which inherits that Ctrl-C is for the parent.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            with _added(self._environment):
-                return self._pool.submit(_call, function, *arguments)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # This may start a process.
+        with _uninterrupted(), _added(self._environment):
+            return self._pool.submit(_call, function, *arguments)
 
 
 @contextlib.contextmanager
@@ -98,6 +115,21 @@ def deaths_told(advice):
         raise CodecError(
             f"a process has died, most likely for want of memory; give fewer --jobs: {advice}"
         ) from error
+
+
+@contextlib.contextmanager
+def _uninterrupted():
+    """Ctrl-C comes afterwards; processes that start meanwhile inherit that it is not for them."""
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: came.append(arguments))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
 
 
 @contextlib.contextmanager
@@ -123,7 +155,7 @@ def _within_memory(function, *arguments):
 
 # In the other processes.
 
-_given_up = None
+_orphaned = False
 
 
 class _Terminated(BaseException):
@@ -131,12 +163,11 @@ class _Terminated(BaseException):
 
 
 def _terminate(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what unwinds is not to be interrupted
     raise _Terminated
 
 
-def _begin(level, given_up, prepare, arguments):
-    global _given_up
-    _given_up = given_up
+def _begin(level, prepare, arguments):
     logging.basicConfig(format="%(message)s", level=level)
     # Between calls a process may be writing a result: half of one would stop the parent.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -147,9 +178,9 @@ def _begin(level, given_up, prepare, arguments):
 
 def _call(function, *arguments):
     """Calls the function; SIGTERM makes it unwind, so that files that are half written go."""
-    if _given_up.is_set():
-        return None
     try:
+        if _orphaned:
+            raise _Terminated
         signal.signal(signal.SIGTERM, _terminate)
         try:
             return _within_memory(function, *arguments)
@@ -162,7 +193,9 @@ def _call(function, *arguments):
 
 
 def _end_with_parent():
+    global _orphaned
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    _orphaned = True
     os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(_SECONDS_TO_UNWIND)
+    time.sleep(_SECONDS_TO_UNWIND)
     os._exit(1)
