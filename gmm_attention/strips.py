@@ -57,6 +57,35 @@ def chain(source, stages, axis, concatenate):
     return source
 
 
+def in_strips(take, sides, stages, leading, concatenate, num_positions, multiple):
+    """What stages make of an array, in strips along its longer side.
+
+    Args:
+      take: function of axis (0 or 1), first and last that returns rows of the array.
+      sides: of the array.
+      stages: list of Stage.
+      leading: number of axes before the sides.
+      concatenate: see `chain`.
+      num_positions, multiple: of a strip of the output, see `bounds`.
+
+    Yields:
+      where: index of the strip in the output, without the leading axes.
+      strip: array.
+    """
+    axis = 0 if sides[0] >= sides[1] else 1
+    source = Rows(sides[axis], lambda first, last: take(axis, first, last))
+    made = chain(source, stages, axis + leading, concatenate)
+    for first, last in bounds(output_sides(sides, stages), axis, num_positions, multiple):
+        yield along(axis, first, last), made.take(first, last)
+
+
+def output_sides(sides, stages):
+    """Sides of what stages make of an array of these."""
+    for stage in stages:
+        sides = [side // stage.down * stage.up for side in sides]
+    return sides
+
+
 class _Output:
     """Rows of a stage's output."""
 

@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 # TensorFlow would report its start among the results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,8 +38,7 @@ def _load_once(path, precision):
     from gmm_attention import export
     from gmm_attention.codec.image_codec import ImageCodec
 
-    policy = "mixed_bfloat16" if precision == "bfloat16" else precision
-    return ImageCodec(*export.load(path, policy), name=path)
+    return ImageCodec(*export.load(path, precision), name=path)
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +92,32 @@ def reference():
     if not REFERENCE.is_dir():
         pytest.skip("needs ../shared/reference, outside this repository")
     return REFERENCE
+
+
+def files(folder):
+    """All files and folders below, hidden ones too."""
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
+
+
+class Finished(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, tiny_path):
+    """Runs a command in an empty folder; with one process and the tiny model unless told."""
+    from gmm_attention.codec import image_codec
+
+    monkeypatch.setattr(image_codec, "load", load_once)
+    monkeypatch.chdir(tmp_path)
+
+    def run(command, *arguments, model=tiny_path):
+        status = command.main(["--jobs", "1", *map(str, arguments), "--model", str(model)])
+        return Finished(status, *capsys.readouterr())
+
+    return run
 
 
 def pytest_unconfigure():

@@ -10,24 +10,18 @@ import sys
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, load_once
+from conftest import ROOT, files, load_once
 
-from gmm_attention.codec import file_format, image_codec
+from gmm_attention.codec import file_format
 from gmm_attention.commands import batch, decoder, encoder
 from gmm_attention.errors import ImageError
 
 VALID = ROOT / "valid"
-
-
-def files(folder):
-    """All files and folders below, hidden ones too."""
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
 
 
 def blocks(output):
@@ -198,25 +192,6 @@ def test_what_is_printed_does_not_stop_the_work(photograph, tiny_path, tmp_path,
 
 
 # In this process, with each model loaded once.
-
-
-class Finished(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path, tiny_path):
-    """Runs a command in an empty folder and one process; with the tiny model if none is given."""
-    monkeypatch.setattr(image_codec, "load", load_once)
-    monkeypatch.chdir(tmp_path)
-
-    def run(command, *arguments, model=tiny_path):
-        status = command.main([*map(str, arguments), "--model", str(model), "--jobs", "1"])
-        return Finished(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

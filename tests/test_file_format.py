@@ -55,6 +55,15 @@ def test_what_is_packed_is_unpacked(coded, fingerprint):
     assert unpacked == coded
 
 
+@given(coded=coded_images())
+def test_the_size_is_read_without_the_rest(coded):
+    npz, _ = file_format.pack(coded, FINGERPRINT)
+    end = len(npz) - len(coded.flags) - len(coded.z_string) - 4
+    assert file_format.read_size(npz[:end], "a.npz") == (coded.height, coded.width)
+    with pytest.raises(BitstreamError, match="a.npz: "):
+        file_format.read_size(npz[: end - 1], "a.npz")
+
+
 @given(coded=coded_images(), fingerprint=st.binary(min_size=4, max_size=4))
 def test_the_bytes_are_the_documented_ones(coded, fingerprint):
     sizes = varint(coded.height) + varint(coded.width)

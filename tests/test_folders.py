@@ -16,36 +16,18 @@ import calls
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import ROOT, load_once
+from conftest import ROOT, files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_attention.codec import image_codec
 from gmm_attention.commands import coding, decoder, encoder
 from gmm_attention.commands.pipeline import in_steps
 from gmm_attention.commands.workers import Workers, deaths_told
 from gmm_attention.errors import CodecError, ImageError
 
 
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
-
-
 def contents(folder):
     return {name: (Path(folder) / name).read_bytes() for name in files(folder)}
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path, tiny_path):
-    """Runs a command in an empty folder: status, stdout, stderr."""
-    monkeypatch.setattr(image_codec, "load", load_once)
-    monkeypatch.chdir(tmp_path)
-
-    def run(command, *arguments, model=tiny_path):
-        status = command.main([*map(str, arguments), "--model", str(model)])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
@@ -58,8 +40,8 @@ def photographs(tmp_path, photograph):
     return tmp_path / "photos"
 
 
-ENCODE = ("--input", "photos", "--output", "coded", "--jobs", 1)
-DECODE = ("--input", "coded", "--output", "decoded", "--jobs", 1)
+ENCODE = ("--input", "photos", "--output", "coded")
+DECODE = ("--input", "coded", "--output", "decoded")
 
 
 # Several at a time.

@@ -56,7 +56,7 @@ def test_networks_without_attention_have_it_too():
     from gmm_attention.codec.strip_transform import StripTransform
     from gmm_attention.model import variables
 
-    model = variables.build_model(8, 3, attention=False, rdft=False, precision="mixed_bfloat16")
+    model = variables.build_model(8, 3, attention=False, rdft=False, precision="bfloat16")
     x = np.random.default_rng(0).random([1, 64, 128, 3], np.float32)
     y = StripTransform(model.analysis, 3, 16).whole(lambda *_: x, [64, 128], 1)
     x_hat = StripTransform(model.synthesis, 8, 1).whole(lambda *_: y, y.shape[1:3], 1)

@@ -52,6 +52,29 @@ def _read_varint(data, start, path):
     raise BitstreamError(f"{path}: damaged: it holds no valid image size; {_AGAIN}")
 
 
+def _read_sides(data, path):
+    """Height, width, and where they end."""
+    height, start = _read_varint(data, _FIXED.size, path)
+    width, start = _read_varint(data, start, path)
+    return height, width, start
+
+
+def read_size(npz, path):
+    """Reads the size that NAME.npz claims, from its header, without looking for damage.
+
+    Args:
+      npz: bytes of NAME.npz.
+      path: of it, for messages.
+
+    Returns:
+      height, width in pixels.
+
+    Raises:
+      BitstreamError: there is no size.
+    """
+    return _read_sides(npz, path)[:2]
+
+
 def pack(coded, fingerprint):
     """Writes the two files' bytes.
 
@@ -119,8 +142,7 @@ def unpack(npz, y_string, num_filters, fingerprint, names):
             f"{bin_name}: truncated, damaged, or not the file that belongs to {npz_name}: "
             f"wrong checksum; {_AGAIN}"
         )
-    height, start = _read_varint(body, _FIXED.size, npz_name)
-    width, start = _read_varint(body, start, npz_name)
+    height, width, start = _read_sides(body, npz_name)
     z_start = start + num_filters // 8
     if len(body) < z_start:
         raise BitstreamError(f"{npz_name}: damaged: its channel flags are cut off; {_AGAIN}")

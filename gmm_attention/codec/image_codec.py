@@ -11,13 +11,11 @@ from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z
 from gmm_attention.codec.strip_transform import StripTransform
 from gmm_attention.errors import CodecError, ImageError
 from gmm_attention.model import gaussian_mixture
+from gmm_attention.model.cheng2020 import policy
 
 # Of images that go through a transform together on a GPU, which small ones leave idle. A CPU is
 # busy with one.
 PIXELS_TOGETHER = 2**22
-
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 def load(path, precision="float32"):
@@ -38,8 +36,7 @@ def load(path, precision="float32"):
       CodecError: the device does not compute in bfloat16.
       ValueError: another precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    policy(precision)  # the caller's mistake, not that of the weights that are read next
     if precision == "bfloat16" and not _has_bfloat16():
         raise CodecError(
             "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than Ampere, "
@@ -49,8 +46,7 @@ def load(path, precision="float32"):
         # For the whole process: the same bytes every time, and pixels within rounding of a CPU's.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    return ImageCodec(*export.load(path, policy), name=str(path))
+    return ImageCodec(*export.load(path, precision), name=str(path))
 
 
 def _has_bfloat16():

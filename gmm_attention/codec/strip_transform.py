@@ -48,24 +48,20 @@ class StripTransform:
           where: index of the strip in an output.
           strip: [B, h', w', C'] float32.
         """
-        axis = 0 if sides[0] >= sides[1] else 1
-        source = strips.Rows(sides[axis], lambda first, last: tf.constant(take(axis, first, last)))
-        made = strips.chain(source, self._stages, axis + 1, tf.concat)
-        sides = self._sides(sides)
         positions, multiple = STRIP_PIXELS // self._pixels**2, SIDE_MULTIPLE // self._pixels
-        positions = max(positions, STRIP_ROWS // self._pixels * sides[1 - axis])
-        for first, last in strips.bounds(sides, axis, positions, multiple):
-            strip = tf.cast(made.take(first, last), tf.float32)
-            yield strips.along(axis, first, last), strip.numpy()
+        shorter = min(strips.output_sides(sides, self._stages))
+        positions = max(positions, STRIP_ROWS // self._pixels * shorter)
+        made = strips.in_strips(
+            lambda *strip: tf.constant(take(*strip)),
+            sides, self._stages, 1, tf.concat, positions, multiple,
+        )  # fmt: skip
+        for where, strip in made:
+            yield where, tf.cast(strip, tf.float32).numpy()
 
     def whole(self, take, sides, count):
         """The whole output for a number of images, [B, H', W', C'] float32; see `strips`."""
-        result = np.empty([count, *self._sides(sides), self._channels], np.float32)
+        sides_out = strips.output_sides(sides, self._stages)
+        result = np.empty([count, *sides_out, self._channels], np.float32)
         for where, strip in self.strips(take, sides):
             result[(slice(None), *where)] = strip
         return result
-
-    def _sides(self, sides):
-        for stage in self._stages:
-            sides = [side // stage.down * stage.up for side in sides]
-        return sides

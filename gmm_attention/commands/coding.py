@@ -203,7 +203,42 @@ def run_all(codec, items, direction, others, summary, skip_existing, quiet):
             return batch.process_all(outcomes, finish, quiet, len(items)), failed
 
 
-def is_newer(files, sources):
+def figures_of(height, width, num_bytes):
+    """The figures that encoder and decoder both have: pixels, bytes of both files, bpp."""
+    return {
+        "height": height,
+        "width": width,
+        "bytes": num_bytes,
+        "bpp": 8 * num_bytes / (height * width),
+    }
+
+
+def existing(codec, stem, files, sources, fits):
+    """Looks for what an earlier run has made.
+
+    Args:
+      codec: ImageCodec.
+      stem: of the image's two coded files.
+      files: what was made, and is to be whole by its checksums.
+      sources: what it was made of.
+      fits: function of the coded files' file_format.Coded to whether they are of the image's size.
+
+    Returns:
+      figures, or None where it is to be made.
+    """
+    try:
+        if not _are_newer(files, sources):
+            return None
+        pair = read_coded(stem)
+        coded = codec.latent_codec.unpack(*pair, coded_names(stem))
+        if not fits(coded):
+            return None
+    except CodecError:
+        return None  # to be told when it is made again, if that does not mend it
+    return figures_of(coded.height, coded.width, sum(map(len, pair)))
+
+
+def _are_newer(files, sources):
     """Whether files are there, and not older than what they are made of."""
     try:
         ages = [[os.stat(path).st_mtime_ns for path in paths] for paths in (files, sources)]
@@ -218,14 +253,15 @@ def read_coded(stem):
     Raises:
       BitstreamError: one is missing or cannot be read.
     """
-    return [_read(path) for path in coded_names(stem)]
+    return [read_bytes(path) for path in coded_names(stem)]
 
 
 def coded_names(stem):
     return f"{stem}.npz", f"{stem}.bin"
 
 
-def _read(path):
+def read_bytes(path):
+    """The bytes of one of an image's two files; raises as `read_coded`."""
     try:
         with open(path, "rb") as file:
             return file.read()

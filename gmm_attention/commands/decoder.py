@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gmm_attention.codec import file_format
 from gmm_attention.codec.latent_codec import z_sides
 from gmm_attention.commands import batch, coding
 from gmm_attention.commands.summary import Summary
@@ -79,12 +80,13 @@ def _refuse_folder(error):
 # The steps of `pipeline.in_steps`.
 
 
-def _pixels(pair, codec):
+def _pixels(pair):
+    name = coding.coded_names(pair.stem)[0]
     try:
-        coded = codec.latent_codec.unpack(*coding.read_coded(pair.stem))
+        height, width = file_format.read_size(coding.read_bytes(name), name)
     except CodecError:
         return 0  # to be told when it is decoded
-    return coded.height * coded.width
+    return height * width
 
 
 def _decode_latents(pair, max_pixels):
@@ -110,17 +112,8 @@ def _synthesize(pairs, several, codec):
 def _write(pair, decoded):
     make_folder(os.path.dirname(pair.target))
     write_png(pair.target, decoded.array)
-    return _figures(decoded.height, decoded.width, decoded.num_bytes, decoded.seconds)
-
-
-def _figures(height, width, num_bytes, seconds=None):
-    return {
-        "height": height,
-        "width": width,
-        "bytes": num_bytes,
-        "bpp": 8 * num_bytes / (height * width),
-        "seconds": seconds,
-    }
+    figures = coding.figures_of(decoded.height, decoded.width, decoded.num_bytes)
+    return {**figures, "seconds": decoded.seconds}
 
 
 def _together(decoded, codec):
@@ -135,18 +128,12 @@ def _text(pair, figures):
 
 def _existing(pair, codec):
     """What there is of a picture: figures, or None where it is to be made."""
+
+    def fits(coded):
+        return check_png(pair.target) == (coded.height, coded.width)
+
     names = coding.coded_names(pair.stem)
-    try:
-        if not coding.is_newer([pair.target], names):
-            return None
-        files = coding.read_coded(pair.stem)
-        coded = codec.latent_codec.unpack(*files, names)
-        size = check_png(pair.target)
-    except CodecError:
-        return None  # to be told when the image is decoded again, if that does not mend it
-    if size != (coded.height, coded.width):
-        return None
-    return _figures(*size, sum(map(len, files)))
+    return coding.existing(codec, pair.stem, [pair.target], names, fits)
 
 
 def _run(args):
@@ -159,7 +146,7 @@ def _run(args):
     codec = batch.start(args.model, args.device, args.precision)
     ready = time.monotonic()
     direction = coding.Direction(
-        pixels=functools.partial(_pixels, codec=codec),
+        pixels=_pixels,
         before=functools.partial(_decode_latents, max_pixels=args.max_pixels),
         transform=functools.partial(_synthesize, codec=codec),
         after=_write,

@@ -84,13 +84,10 @@ def _code(photograph, analysed):
     seconds = analysed.seconds + time.monotonic() - begin
     make_folder(os.path.dirname(photograph.stem))
     write_atomically(dict(zip(coding.coded_names(photograph.stem), (npz, y_string))))
-    num_pixels = analysed.height * analysed.width
+    height, width = analysed.height, analysed.width
     return {
-        "height": analysed.height,
-        "width": analysed.width,
-        "bytes": len(npz) + len(y_string),
-        "bpp": 8 * (len(npz) + len(y_string)) / num_pixels,
-        "side_bpp": 8 * len(npz) / num_pixels,
+        **coding.figures_of(height, width, len(npz) + len(y_string)),
+        "side_bpp": 8 * len(npz) / (height * width),
         "psnr": analysed.psnr,
         "ms_ssim": analysed.ms_ssim,
         "seconds": seconds,
@@ -143,24 +140,12 @@ def _last_line(results, total, start_up, seconds):
 
 def _existing(photograph, codec):
     """What there is of a photograph's files: figures, or None where they are to be made."""
+
+    def fits(coded):  # EXIF may turn it
+        return sorted(read_size(photograph.path)) == sorted((coded.height, coded.width))
+
     names = coding.coded_names(photograph.stem)
-    try:
-        if not coding.is_newer(names, [photograph.path]):
-            return None
-        files = coding.read_coded(photograph.stem)
-        coded = codec.latent_codec.unpack(*files, names)
-        size = read_size(photograph.path)
-    except CodecError:
-        return None  # to be told when the image is coded again, if that does not mend it
-    if sorted(size) != sorted((coded.height, coded.width)):  # EXIF may turn it
-        return None
-    num_bytes = sum(map(len, files))
-    return {
-        "height": coded.height,
-        "width": coded.width,
-        "bytes": num_bytes,
-        "bpp": 8 * num_bytes / (coded.height * coded.width),
-    }
+    return coding.existing(codec, photograph.stem, names, [photograph.path], fits)
 
 
 def _nearest_model(paths, target):

@@ -22,7 +22,7 @@ def in_steps(items, pixels, before, transform, after, together, workers, ahead):
 
     Args:
       items: list.
-      pixels: function of an item to its size, 0 if it cannot be told.
+      pixels: function of an item to its size, 0 if it cannot be told; not called without ahead.
       before: function of an item, for another process.
       transform: function of a list of items and the list of what `before` returned for them, for
         this process; it returns a list.
@@ -42,7 +42,7 @@ def in_steps(items, pixels, before, transform, after, together, workers, ahead):
 
     def begin(least, most):
         while waiting and len(begun) < most:
-            size = pixels(waiting[0])
+            size = pixels(waiting[0]) if ahead else 0
             if len(begun) >= least and sum(sizes.values()) + size > PIXELS_AT_WORK:
                 return
             item = waiting.popleft()

@@ -90,21 +90,18 @@ class Prediction:
         Returns:
           [4h, 4w, 2N] float32, integers in units of 2^-10: of at most 2^22, so that it holds them.
         """
-        axis = 0 if z_symbols.shape[0] >= z_symbols.shape[1] else 1
-        sides = [4 * side for side in z_symbols.shape[:2]]
+        sides = z_symbols.shape[:2]
 
-        def z_hat(first, last):
-            x = z_symbols[strips.along(axis, first, last)] * 2.0**FRACTION_BITS + self._medians
+        def z_hat(*strip):
+            x = z_symbols[strips.along(*strip)] * 2.0**FRACTION_BITS + self._medians
             _clamp(x, ACTIVATION_LIMIT)
             return x
 
-        phi = strips.chain(
-            strips.Rows(z_symbols.shape[axis], z_hat), self._hyper_synthesis, axis, np.concatenate
-        )
-        whole = np.empty([*sides, 2 * self.num_filters], np.float32)
-        for first, last in strips.bounds(sides, axis, STRIP, 4):
-            whole[strips.along(axis, first, last)] = phi.take(first, last)
-        return whole
+        stages = self._hyper_synthesis
+        phi = np.empty([*strips.output_sides(sides, stages), 2 * self.num_filters], np.float32)
+        for where, strip in strips.in_strips(z_hat, sides, stages, 0, np.concatenate, STRIP, 4):
+            phi[where] = strip
+        return phi
 
     def matrices(self, live, in_blocks):
         """Selects the live channels' part of the context model and the 1x1 layers.

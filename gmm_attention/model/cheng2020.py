@@ -6,6 +6,19 @@ from gmm_attention.model import gaussian_mixture, transforms
 from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
 from gmm_attention.model.entropy_parameters import EntropyParameters
 
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+def policy(precision):
+    """Keras' policy for a precision, "float32" or "bfloat16".
+
+    Raises:
+      ValueError: another precision.
+    """
+    if precision not in _POLICIES:
+        raise ValueError(f"precision must be one of {', '.join(_POLICIES)}, not {precision!r}")
+    return _POLICIES[precision]
+
 
 class Cheng2020(tf.keras.Model):
     """Image codec with attention modules and a discretized Gaussian mixture hyperprior.
@@ -25,11 +38,12 @@ class Cheng2020(tf.keras.Model):
       num_mixtures: K of the paper (3 there), 1 to 5.
       attention: with the four attention modules, or without (the paper's ablation).
       rdft: store 3x3 kernels by their real DFT, as in training, or as they are.
-      precision: of analysis and synthesis, a policy of Keras such as "mixed_bfloat16".
+      precision: of analysis and synthesis but for their last steps, "float32" or "bfloat16".
       name: of the Keras model.
 
     Raises:
-      ValueError: num_filters is not a positive multiple of 8, or num_mixtures not in 1..5.
+      ValueError: num_filters is not a positive multiple of 8, num_mixtures not in 1..5, or another
+        precision.
 
     Source: Cheng, Sun, Takeuchi, Katto, CVPR 2020; original network.py.
     """
@@ -53,8 +67,9 @@ class Cheng2020(tf.keras.Model):
         self.has_attention = attention
         self.rdft = rdft
         self.precision = precision
-        self.analysis = transforms.Analysis(num_filters, attention, rdft, precision)
-        self.synthesis = transforms.Synthesis(num_filters, attention, rdft, precision)
+        dtype = policy(precision)
+        self.analysis = transforms.Analysis(num_filters, attention, rdft, dtype)
+        self.synthesis = transforms.Synthesis(num_filters, attention, rdft, dtype)
         self.hyper_analysis = transforms.hyper_analysis(num_filters, rdft)
         self.hyper_synthesis = transforms.hyper_synthesis(num_filters, rdft)
         self.entropy_parameters = EntropyParameters(num_filters, num_mixtures)
