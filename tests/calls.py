@@ -17,5 +17,5 @@ def length(data):
     return len(data)
 
 
-def out_of_memory(name):
+def out_of_memory():
     raise MemoryError

@@ -19,6 +19,7 @@ from conftest import ROOT, load_once
 from gmm_attention import checkpoints
 from gmm_attention.codec import image_codec
 from gmm_attention.commands import encoder, evaluate, measuring
+from gmm_attention.evaluation import measurement
 from gmm_attention.evaluation.curves import read_curve
 
 PAPER = "Proposed_optimized_by_MSE"
@@ -178,6 +179,20 @@ def test_a_broken_image_does_not_stop_the_rest(run, photographs, tiny_path):
         path.write_bytes(b"")
     status, out, err = run("--images", "kodak", "--models", tiny_path)
     assert status == 1 and err.count("\n") == 3
+
+
+def test_want_of_memory_for_one_image_leaves_the_others(run, photographs, tiny_path, monkeypatch):
+    measure = measurement.measure
+
+    def hungry(codec, image):
+        if image.shape == iio.imread(photographs / "b.png").shape:
+            raise MemoryError
+        return measure(codec, image)
+
+    monkeypatch.setattr(measurement, "measure", hungry)
+    status, _, err = run("--images", "kodak", "--models", tiny_path)
+    assert (status, err) == (1, "kodak/b.png: not enough memory; free some, or give --jobs 1\n")
+    assert [row["image"] for row in rows("evaluation/images.csv")] == ["a", "small/c"]
 
 
 def test_an_estimate_is_named_so(run, photographs, tiny_path, tiny_codec):

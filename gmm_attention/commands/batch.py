@@ -142,6 +142,15 @@ def about(path):
         raise type(error)(f"{path}: {error}") from error
 
 
+@contextlib.contextmanager
+def within_memory(name):
+    """Turns want of memory into a CodecError about what is named."""
+    try:
+        yield
+    except MemoryError as error:
+        raise CodecError(f"{name}: not enough memory; free some, or give --jobs 1") from error
+
+
 def guarded(main, quiet):
     """Runs main(); the exit status is 1, with one line on stderr, after a CodecError.
 

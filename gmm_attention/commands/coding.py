@@ -174,7 +174,8 @@ def run_all(codec, items, direction, others, summary, skip_existing, quiet):
     def finish(outcome):
         item, result = outcome
         try:
-            figures = result()
+            with batch.within_memory(item):
+                figures = result()
         except CodecError as error:
             failed.append(item)
             summary.add({"name": item.name, "error": str(error)})

@@ -20,10 +20,12 @@ class Task(NamedTuple):
     """A call, and where its result belongs.
 
     Attributes:
+      path: the image's.
       identity: dict of the columns that tell the result's row from others.
       function, arguments: what a process is to call; it returns a dict of the row's figures.
     """
 
+    path: str
     identity: dict
     function: Callable
     arguments: tuple
@@ -85,7 +87,7 @@ def load(workers, model, device):
     Raises:
       CodecError: see `batch.start`, or a process has died.
     """
-    with _deaths_told():
+    with _deaths_told(), batch.within_memory(model):
         workers.submit(_load, model, device).result()
 
 
@@ -104,10 +106,14 @@ def finish_all(workers, tasks, finish, quiet):
     Raises:
       CodecError: a process has died.
     """
+
+    def process(outcome):
+        task, result = outcome
+        with batch.within_memory(task.path):
+            return finish(task, result())
+
     with _deaths_told():
-        return batch.process_all(
-            _outcomes(workers, tasks), lambda pair: finish(pair[0], pair[1]()), quiet, len(tasks)
-        )
+        return batch.process_all(_outcomes(workers, tasks), process, quiet, len(tasks))
 
 
 def _outcomes(workers, tasks):
@@ -153,6 +159,7 @@ def model_tasks(image_set, found, model, device, estimate):
     weights = _digest_of_files(weight_files(model))
     return [
         Task(
+            str(path),
             {
                 "set": image_set,
                 "codec": results.OWN,
@@ -181,6 +188,7 @@ def format_tasks(found, rows, name, device):
     image_format = codecs.FORMATS[name]
     return [
         Task(
+            str(path),
             {
                 "set": rows[0]["set"],
                 "codec": image_format.title,
@@ -207,6 +215,7 @@ def bits_tasks(found, model, device, folder):
     """Tasks that take coded images apart, and draw a picture of each into a folder."""
     return [
         Task(
+            str(path),
             {"model": model, "image": name},
             _take_bits_apart,
             (model, device, str(path), os.path.join(folder, f"{name}.png"), f"{name}, {model}"),

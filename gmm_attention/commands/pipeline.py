@@ -34,7 +34,8 @@ def in_steps(items, pixels, before, transform, after, together, workers, ahead):
         to `after`; 0 to finish one after the other.
 
     Yields:
-      item, function that returns what `after` returned, or raises a CodecError: in order.
+      item, function that returns what `after` returned, or raises CodecError or MemoryError: in
+        order.
     """
     waiting = collections.deque(items)
     begun, ending = collections.deque(), collections.deque()
@@ -87,7 +88,7 @@ def _transformed(taken, transform, after, workers):
     """Yields each item, and a Future of what `after` returns for it; empties the list."""
     try:
         results = transform([item for item, _ in taken], [value for _, value in taken])
-    except CodecError as error:
+    except (CodecError, MemoryError) as error:
         if len(taken) > 1:  # one is to blame
             while taken:
                 yield from _transformed([taken.pop(0)], transform, after, workers)

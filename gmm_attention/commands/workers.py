@@ -91,14 +91,14 @@ class Workers:
         """Has a function called.
 
         Returns:
-          concurrent.futures.Future of what it returns, or of the CodecError it raises; also for
-          want of memory, or if somebody ends the call by SIGTERM.
+          concurrent.futures.Future of what it returns, or of the CodecError or MemoryError it
+          raises; CodecError also if somebody ends the call by SIGTERM.
         """
         if self._pool is None:
             future = concurrent.futures.Future()
             try:
-                future.set_result(_within_memory(function, *arguments))
-            except CodecError as error:
+                future.set_result(function(*arguments))
+            except (CodecError, MemoryError) as error:
                 future.set_exception(error)
             return future
         # This may start a process.
@@ -144,15 +144,6 @@ def _added(variables):
             del os.environ[name]
 
 
-def _within_memory(function, *arguments):
-    try:
-        return function(*arguments)
-    except MemoryError as error:
-        raise CodecError(
-            f"{arguments[0]}: not enough memory; free some, or give --jobs 1"
-        ) from error
-
-
 # In the other processes.
 
 _orphaned = False
@@ -183,7 +174,7 @@ def _call(function, *arguments):
             raise _Terminated
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            return _within_memory(function, *arguments)
+            return function(*arguments)
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except _Terminated:
