@@ -51,6 +51,8 @@ setup(
         "pillow>=11.3,<14",
         "matplotlib>=3.6,<4",
         "bjontegaard==1.3.0",
+        # Counts the cores that a container's quota leaves, which Python does not.
+        "loky>=3.4,<4",
     ],
     extras_require={
         "test": ["pytest", "hypothesis", "scikit-image", "pillow-jxl-plugin"],

@@ -5,6 +5,8 @@ import contextlib
 import os
 from typing import Callable, NamedTuple
 
+from loky import cpu_count
+
 from gmm_attention.commands import batch
 from gmm_attention.commands.pipeline import in_steps
 from gmm_attention.commands.summary import SUFFIXES
@@ -91,18 +93,18 @@ def divide_cores(jobs, num_images, device):
     batch.choose_device(device)
     import tensorflow as tf
 
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_count()
     on_gpu = bool(tf.config.get_visible_devices("GPU"))
     if jobs is None:
         # One core takes a sixth of what all of an image takes to encode, and a quarter to decode.
         jobs = min(cores, _MOST_JOBS) if on_gpu else 1 + (cores + 1) // 3
     others = max(min(jobs, num_images) - 1, 0)
-    if others and not on_gpu:
-        # One more than what is left, since the others wait at times.
+    if not on_gpu:
+        # One more than what is left, since the others wait at times. TensorFlow by itself does not
+        # see a container's quota.
+        threads = min(cores, max(cores - others + 1, cores // 2 + 1))
         with contextlib.suppress(RuntimeError):  # of a program that has computed already
-            tf.config.threading.set_intra_op_parallelism_threads(
-                max(cores - others + 1, cores // 2 + 1)
-            )
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
     return others
 
 

@@ -6,6 +6,7 @@ import glob
 import os
 from typing import Callable, NamedTuple
 
+from loky import cpu_count
 from PIL import __version__ as pillow_version
 
 from gmm_attention import __version__, checkpoints
@@ -77,7 +78,7 @@ def _take_bits_apart(model, device, path, picture, title):
 
 def start_workers(jobs):
     """Workers for a number of tasks at a time; for one, this process is enough."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, cpu_count() // jobs)
     return Workers(jobs if jobs > 1 else 0, threads)
 
 
