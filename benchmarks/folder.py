@@ -3,13 +3,15 @@
     python benchmarks/folder.py FOLDER [--jobs COUNT] [--precision float32 bfloat16]
 
 The weights are random, as in speed.py. Each line is of a process of its own, which first loads the
-model: the sums of g_a's and of g_s's seconds, each image whole and by itself, before and after; the
-encoder's seconds, with --quiet (no figures, hence no g_s) and without; the decoder's. The ratios
-are to the transforms that are part of it, the mean of before and after, and to the first precision.
+model: the sums of g_a's and of g_s's seconds, each image whole and by itself, and the speed of a
+matrix product, which bounds what a precision can gain, before and after; the encoder's seconds,
+with --quiet (no figures, hence no g_s) and without; the decoder's. The ratios are to the transforms
+that are part of it, the mean of before and after, and to the first precision.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,8 +20,11 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def transforms(codec, folder):
-    """Prints the seconds of g_a and of g_s."""
+MATRIX_SIDE = 2048
+
+
+def transforms(codec, precision, folder):
+    """Prints the seconds of g_a and of g_s, and a matrix product's GFLOP/s."""
     import numpy as np
     import tensorflow as tf
 
@@ -36,7 +41,14 @@ def transforms(codec, folder):
             result = call(tensor).numpy()
             seconds[i] += time.perf_counter() - begin
             tensor = tf.constant(np.rint(result))
-    print(*seconds)
+    matrix = tf.cast(tf.random.normal([MATRIX_SIDE, MATRIX_SIDE]), precision)
+    product = tf.function(lambda: tf.matmul(matrix, matrix))
+    runs = []
+    for _ in range(21):
+        begin = time.perf_counter()
+        product().numpy()
+        runs.append(time.perf_counter() - begin)
+    print(*seconds, 2 * MATRIX_SIDE**3 / statistics.median(runs) / 1e9)
 
 
 def one(what, model, precision, source, target, options):
@@ -45,7 +57,7 @@ def one(what, model, precision, source, target, options):
 
     codec = batch.start(model, "auto", precision)
     if what == "transforms":
-        return transforms(codec, source)
+        return transforms(codec, precision, source)
     batch.start = lambda *_: codec
     arguments = ["--model", model, "--input", source, "--output", target, *options]
     stdout = sys.stdout
@@ -85,10 +97,11 @@ def main():
             (decoding,) = run("decoder", precision, coded, pictures, "--quiet", *options)
             (measuring,) = run("encoder", precision, args.folder, coded, *options)
             after = run("transforms", precision, args.folder, "")
-            analysis, synthesis = ((a + b) / 2 for a, b in zip(before, after))
+            analysis, synthesis, _ = ((a + b) / 2 for a, b in zip(before, after))
             print(
                 f"{precision}: g_a {before[0]:.2f}, {after[0]:.2f} s; "
-                f"g_s {before[1]:.2f}, {after[1]:.2f} s"
+                f"g_s {before[1]:.2f}, {after[1]:.2f} s; "
+                f"matrix product {before[2]:.0f}, {after[2]:.0f} GFLOP/s"
             )
             rows = [
                 ("encoder --quiet", encoding, analysis, "g_a"),

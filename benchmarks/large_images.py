@@ -1,11 +1,12 @@
 """Memory and time per pixel of large images, beside one of 768x512: N = 128, all channels live.
 
-    python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400]
+    python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400] [--programs]
 
 The images are IMAGE mirrored side by side as often as needed. The weights are random, as in
 speed.py. Prints, for encoding and for decoding, each in a process of its own: seconds per
 megapixel of padded image, their ratio to 768x512's, measured before and after (the mean of both),
-and the resident maximum.
+and the resident maximum. With --programs in place of that the resident maximum of encoder.py, with
+PSNR and MS-SSIM, and of decoder.py, for a PNG file of each size.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = (768, 512)
 
 
@@ -26,17 +29,23 @@ def size(text):
     return width, height
 
 
-def measure(direction, path, width, height, model, coded):
-    """In this process: prints seconds per megapixel and GiB."""
+def enlarged(path, width, height):
+    """Reads 768x512 pixels, and mirrors them to a size."""
     import numpy as np
 
-    from gmm_attention.codec import image_codec
     from gmm_attention.images import read_image
 
-    codec = image_codec.load(model)
     image = read_image(path)[:512, :768]
     rows, columns = height - image.shape[0], width - image.shape[1]
-    large = np.pad(image, [(0, rows), (0, columns), (0, 0)], "symmetric")
+    return image, np.pad(image, [(0, rows), (0, columns), (0, 0)], "symmetric")
+
+
+def measure(direction, path, width, height, model, coded):
+    """In this process: prints seconds per megapixel and GiB."""
+    from gmm_attention.codec import image_codec
+
+    codec = image_codec.load(model)
+    image, large = enlarged(path, width, height)
     warm = codec.encode(image)
     codec.decode(*warm[:2])
     begin, runs = time.perf_counter(), 0
@@ -71,11 +80,27 @@ def save_model(path, image):
     checkpoints.save(path, export.export_arrays(model, tables), settings)
 
 
+def measure_programs(path, width, height, model, folder):
+    """Prints GiB."""
+    from gmm_attention.images import write_png
+
+    png, coded, decoded = (os.path.join(folder, name) for name in ("a.png", "coded", "decoded"))
+    write_png(png, enlarged(path, width, height)[1])
+    for program, source, target in (("encoder", png, coded), ("decoder", coded, decoded)):
+        options = ["--model", model, "--input", source, "--output", target]
+        process = subprocess.Popen([sys.executable, ROOT / f"{program}.py", *options])
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"{program}.py failed")
+        print(f"{width}x{height}, {program}.py: {usage.ru_maxrss / 2**20:.2f} GiB", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     sizes = [(4000, 3000), (8200, 6100), (12000, 8400)]
     parser.add_argument("--sizes", type=size, nargs="+", default=sizes)
+    parser.add_argument("--programs", action="store_true")
     parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -84,6 +109,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         save_model(model, args.image)
+        if args.programs:
+            for sides in args.sizes:
+                measure_programs(args.image, *sides, model, folder)
+            return
 
         def run(direction, width, height):
             coded = os.path.join(folder, f"{width}x{height}")
