@@ -14,7 +14,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
-from conftest import ROOT, load_once
+from conftest import ROOT, files, load_once
 
 from gmm_attention import checkpoints
 from gmm_attention.codec import image_codec
@@ -28,10 +28,6 @@ PAPER = "Proposed_optimized_by_MSE"
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
 
 
 @pytest.fixture
