@@ -20,13 +20,11 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-MATRIX_SIDE = 2048
-
-
 def transforms(codec, precision, folder):
     """Prints the seconds of g_a and of g_s, and a matrix product's GFLOP/s."""
     import numpy as np
     import tensorflow as tf
+    from training import PEAK_SIDE, matrix_product
 
     from gmm_attention import images
 
@@ -41,14 +39,13 @@ def transforms(codec, precision, folder):
             result = call(tensor).numpy()
             seconds[i] += time.perf_counter() - begin
             tensor = tf.constant(np.rint(result))
-    matrix = tf.cast(tf.random.normal([MATRIX_SIDE, MATRIX_SIDE]), precision)
-    product = tf.function(lambda: tf.matmul(matrix, matrix))
+    product = matrix_product(precision)
     runs = []
-    for _ in range(21):
+    for _ in range(9):
         begin = time.perf_counter()
-        product().numpy()
+        product()
         runs.append(time.perf_counter() - begin)
-    print(*seconds, 2 * MATRIX_SIDE**3 / statistics.median(runs) / 1e9)
+    print(*seconds, 2 * PEAK_SIDE**3 / statistics.median(runs) / 1e9)
 
 
 def one(what, model, precision, source, target, options):

@@ -89,6 +89,15 @@ def multiply_adds(model):
     return total
 
 
+def matrix_product(precision):
+    """A function that multiplies two matrices of PEAK_SIDE x PEAK_SIDE."""
+    import tensorflow as tf
+
+    matrix = tf.cast(tf.random.stateless_normal([PEAK_SIDE, PEAK_SIDE], [0, 0]), precision)
+    product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
+    return lambda: float(product())
+
+
 def ours(num_filters, crop, batch, precision):
     """What it is, and its calls: a training step, and a matrix product to compare with."""
     import tensorflow as tf
@@ -102,10 +111,8 @@ def ours(num_filters, crop, batch, precision):
         count += 1
         float(train_step(images, [0, count], LEARNING_RATE, LMBDA)["loss"])
 
-    matrix = tf.random.stateless_normal([PEAK_SIDE, PEAK_SIDE], [0, 0])
-    product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
     facts = {"versions": f"tensorflow {tf.__version__}", "multiply_adds": multiply_adds(model)}
-    return facts, {"step": step, "product": lambda: float(product())}
+    return facts, {"step": step, "product": matrix_product("float32")}
 
 
 def compressai(num_filters, crop, batch):
