@@ -73,7 +73,7 @@ def test_same_seed_gives_the_same_batches(photographs):
 def test_a_step_does_not_depend_on_where_the_run_began(photographs):
     whole = taken(Batches(photographs, 3, seed=1), 9)
     for step in (1, 5, 8):
-        rest = taken(Batches(photographs, 3, seed=1, first_step=step), 9 - step)
+        rest = taken(Batches(photographs, 3, seed=1, first_sample=3 * step), 9 - step)
         np.testing.assert_array_equal(rest, whole[step:])
 
 

@@ -110,7 +110,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert whole.trainer.calls == first.trainer.calls + second.trainer.calls
     logs = [rows(tmp_path / name / "log.csv") for name in ("a", "b")]
     for a, b in zip(*logs):
-        for timing in ("images_per_second", "waited"):
+        for timing in ("images_per_second", "waited", "hours"):
             del a[timing], b[timing]
     assert logs[0] == logs[1]
     assert [row["step"] for row in logs[0]] == ["4", "8", "12", "16", "20"]
@@ -338,6 +338,44 @@ def test_the_cosine_rises_in_the_warm_up_and_falls_to_nothing():
     assert rates[0] == pytest.approx(2e-6) and max(rates) == rates[99] == pytest.approx(2e-4)
     assert np.all(np.diff(rates[:100]) > 0) and np.all(np.diff(rates[99:]) < 0)
     assert rates[-1] < 1e-8
+
+
+def test_a_constant_rate_falls_to_nothing_over_the_last_steps():
+    recipe = Recipe(schedule="constant", steps=1000, warm_up=9, cool_down=99, learning_rate=1e-2)
+    rates = [recipe.rate_at(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-3) and set(rates[9:901]) == {1e-2}
+    np.testing.assert_allclose(rates[900:], np.linspace(1e-2, 1e-4, 100))
+
+
+def test_a_run_goes_on_with_another_batch_where_its_crops_ended(tmp_path, monkeypatch):
+    first_samples = []
+
+    class Noted(loops.Batches):
+        def __init__(self, photographs, batch, seed, first_sample, *args):
+            first_samples.append(first_sample)
+            super().__init__(photographs, batch, seed, first_sample, *args)
+
+    monkeypatch.setattr(loops, "Batches", Noted)
+    make_loop(tmp_path).run()
+    hours = RunFolder(tmp_path).load_state()[1]["progress"]["hours"]
+    for _ in range(2):  # the second time as after a kill before its first save
+        longer = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "batch": 4, "steps": 30}))
+        longer.resume(*longer.folder.load_state(), "state")
+        longer.folder.log_changes(longer.step, [("batch", 2, 4), ("steps", 20, 30)])
+    assert options.run(longer, str) == 0
+    assert first_samples == [0, 40]
+    progress = RunFolder(tmp_path).load_state()[1]["progress"]
+    assert progress["samples"] == 80 and progress["hours"] > hours > 0
+    assert [list(row.values()) for row in rows(tmp_path / "changes.csv")] == [
+        ["20", "batch", "2", "4"],
+        ["20", "steps", "20", "30"],
+    ]
+
+
+def test_a_state_that_does_not_tell_its_crops_has_taken_a_batch_a_step(tmp_path):
+    loop = make_loop(tmp_path)
+    loop.resume({"weights/w": np.zeros(1)}, {**RECIPE.settings(), "step": 7}, "state")
+    assert loop.progress["samples"] == 14
 
 
 def test_the_papers_points_have_its_n():

@@ -1,6 +1,6 @@
 """Folders and tar files of photographs -> endless batches of random crops, uint8 [B, H, W, 3].
 
-Each batch depends on the seed and its step alone: a run that goes on after a stop, or one of
+Each crop depends on the seed and its number alone: a run that goes on after a stop, or one of
 several processes that share the work, gets exactly the crops it would have had.
 
 Without TensorFlow, so that whatever else trains the model draws the same crops.
@@ -121,9 +121,10 @@ class Photographs:
 class Batches:
     """Endless iterator of uint8 [batch, crop, crop, 3], made ahead by threads.
 
-    Sample i of a step is number k = step * batch + i of all. Each len(photographs) samples are an
-    epoch, which takes every photograph once, in an order drawn from (seed, epoch); the crop is
-    drawn from (seed, k). So the batches are those of their steps whatever the number of workers.
+    The samples of a run are numbered, k = first_sample + i for number i of those returned here.
+    Each len(photographs) samples are an epoch, which takes every photograph once, in an order drawn
+    from (seed, epoch); the crop is drawn from (seed, k). So the batches are the same whatever the
+    number of workers.
     (NumPy's and Pillow's versions count: neither promises the same numbers for ever.)
 
     A photograph that cannot be decoded is reported once, by a log record of level WARNING, and
@@ -137,7 +138,7 @@ class Batches:
         photographs,
         batch,
         seed,
-        first_step=0,
+        first_sample=0,
         flip=True,
         min_scale=0.5,
         workers=4,
@@ -149,7 +150,7 @@ class Batches:
           photographs: Photographs.
           batch: crops in a step, of all processes together.
           seed: integer, 0 or more.
-          first_step: step of the first batch that is returned.
+          first_sample: number of the first sample that is returned, of all that the run takes.
           flip: whether half of the crops are mirrored, left to right.
           min_scale: photographs are scaled down by a random factor from min_scale to 1 (as far as
             the crop still fits), which makes more of few photographs and hides the artefacts of
@@ -174,7 +175,7 @@ class Batches:
         self._samples = range(index * batch // count, (index + 1) * batch // count)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers)
         self._ahead = 2 * workers
-        self._next_step = first_step  # to be begun
+        self._next_sample = first_sample  # of the batch that is to be begun
         self._begun = collections.deque()  # futures of the batches before it
         self._closed = False
         self._reported = set()
@@ -193,8 +194,8 @@ class Batches:
         if self._closed:
             raise StopIteration
         while len(self._begun) < self._ahead:
-            self._begun.append(self._pool.submit(self._make, self._next_step))
-            self._next_step += 1
+            self._begun.append(self._pool.submit(self._make, self._next_sample))
+            self._next_sample += self._batch
         batch = self._begun[0].result()
         # After the wait, for an interrupt of it must not cost a batch.
         self._begun.popleft()
@@ -212,8 +213,8 @@ class Batches:
     def __exit__(self, *_):
         self.close()
 
-    def _make(self, step):
-        return np.stack([self._sample(step * self._batch + i) for i in self._samples])
+    def _make(self, first_sample):
+        return np.stack([self._sample(first_sample + i) for i in self._samples])
 
     def _sample(self, k):
         """Sample k of all, uint8 [crop, crop, 3]."""

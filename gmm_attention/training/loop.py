@@ -63,8 +63,12 @@ class Loop:
         self.workers, self.board = workers, board
         self.step = 0
         # What the state keeps besides arrays, for a log that goes on as if nothing had happened.
-        # `best`: validation's lowest loss, and what it was of.
+        # `best`: validation's lowest loss, and what it was of. `samples`: crops taken, which steps
+        # do not tell, since a run may go on with another batch. `hours`: those of all its parts.
         self.progress = {"skipped": 0, "skipped_in_a_row": 0, "best": None, "window": {}}
+        self.progress.update(samples=0, hours=0.0)
+        self._counted_until = None  # of `hours`, as time.monotonic tells it
+        self._changes = []
         self._under_way = collections.deque()
         self._stop_signal = None
         self._next_save = math.inf
@@ -82,11 +86,12 @@ class Loop:
         """
         self.trainer.restore(arrays, source)
         self.step = settings["step"]
+        recipe = recipes.from_settings(settings)
+        self.progress["samples"] = self.step * recipe.batch  # of a state that does not tell
         self.progress.update(settings.get("progress", {}))
-        before, now = recipes.from_settings(settings).settings(), self.recipe.settings()
-        return [
-            f"{key} was {before[key]}, now {now[key]}" for key in now if before[key] != now[key]
-        ]
+        before, now = recipe.settings(), self.recipe.settings()
+        self._changes = [(k, before[k], now[k]) for k in now if before[k] != now[k]]
+        return [f"{key} was {before}, now {now}" for key, before, now in self._changes]
 
     def run(self):
         """Takes the steps that are left, or as many as the time allows.
@@ -100,18 +105,22 @@ class Loop:
           CodecError: the state cannot be saved, no photograph can be decoded.
         """
         recipe, intervals = self.recipe, self.intervals
-        numbers = (self.step, recipe.batch, recipe.crop, len(self.photographs))
+        numbers = (self.step, self.progress["samples"], recipe.batch, recipe.crop)
+        numbers = (*numbers, len(self.photographs))
         if not all([self.trainer.alike(number) for number in numbers]):
             raise TrainingError(
                 f"{self.folder.path}: the machines do not begin alike; all of them need the same "
                 "command, the same photographs, and --output on a disk that they share"
             )
+        if self.trainer.chief:
+            self.folder.log_changes(self.step, self._changes)
         self._plan_save()
+        self._counted_until = time.monotonic()
         batches = Batches(
             self.photographs,
             recipe.batch,
             recipe.seed,
-            self.step,
+            self.progress["samples"],
             recipe.flip,
             recipe.min_scale,
             self.workers,
@@ -145,7 +154,16 @@ class Loop:
 
     def settings(self):
         """What a checkpoint says of itself."""
+        self._hours()
         return {**self.recipe.settings(), "step": self.step, "progress": self.progress}
+
+    def _hours(self):
+        """Hours of training up to now, of all parts of the run."""
+        if self._counted_until is not None:
+            now = time.monotonic()
+            self.progress["hours"] += (now - self._counted_until) / 3600
+            self._counted_until = now
+        return self.progress["hours"]
 
     def _take_step(self, next_batch):
         begin = time.monotonic()
@@ -155,6 +173,7 @@ class Loop:
         seed = [self.recipe.seed, self.step]
         metrics = self.trainer(images, seed, rate, self.recipe.lmbda)
         self.step += 1
+        self.progress["samples"] += self.recipe.batch
         self._under_way.append((self.step, rate, metrics))
         # The first one is what everybody waits to see.
         if len(self._under_way) > (UNDER_WAY if self._started else 0):
@@ -201,6 +220,7 @@ class Loop:
             row["skipped"] = self.progress["skipped"]
             row["images_per_second"] = f"{self._display.images_per_second(self.recipe.batch):.4g}"
             row["waited"] = f"{self._display.share_waited():.4g}"
+            row["hours"] = f"{self._hours():.4g}"
             self._write_log(LOG, row)
             if self.board:
                 with self._going_on():

@@ -10,7 +10,7 @@ from gmm_attention.images import find_images, read_image
 from gmm_attention.training import state
 from gmm_attention.training.data import Photographs
 from gmm_attention.training.loop import Intervals
-from gmm_attention.training.recipe import FINAL_PART, Recipe
+from gmm_attention.training.recipe import FINAL_PART, SCHEDULES, Recipe
 from gmm_attention.training.state import STATE_FILE
 
 
@@ -62,21 +62,29 @@ def add_schedule_options(parser, defaults):
     )
     add(
         "--schedule",
-        choices=("step", "cosine"),
+        choices=SCHEDULES,
         help=f"learning rate over the steps: a tenth for the last {100 * FINAL_PART:g} %% of them, "
-        f"as in the paper, or half a cosine down to 0 ({defaults.schedule})",
+        "as in the paper; half a cosine down to 0; or constant up to --cool-down "
+        f"({defaults.schedule})",
     )
     add(
         "--learning-rate",
         type=positive,
         metavar="RATE",
-        help=f"Adam's, at its highest ({defaults.learning_rate:g})",
+        help=f"at its highest ({defaults.learning_rate:g})",
     )
     add(
         "--warm-up",
         type=number(int, 0),
         metavar="STEPS",
         help=f"steps in which the learning rate rises to that ({defaults.warm_up})",
+    )
+    add(
+        "--cool-down",
+        type=number(int, 0),
+        metavar="STEPS",
+        help="last of --steps, in which --schedule constant brings the learning rate down to 0 "
+        f"({defaults.cool_down})",
     )
     add(
         "--flip",
@@ -119,6 +127,12 @@ def add_run_options(parser):
         default=intervals.validate,
         metavar="STEPS",
         help=f"try the weights every so many steps, and at the end ({intervals.validate})",
+    )
+    add(
+        "--state",
+        metavar="PATH",
+        help="state to begin with, where --output has none: the folder of another run, its "
+        "state.npz, or a folder of pieces",
     )
     add("--log-every", type=number(int, 1), default=intervals.log, metavar="STEPS",
         help=f"a row of log.csv, of means over so many steps ({intervals.log})")  # fmt: skip
@@ -214,6 +228,16 @@ def begin(loop, path):
         print(f"{'goes on from' if loop.step else 'begins at'} step {loop.step} of {path}")
         for difference in differences:
             print(f"  {difference}")
+
+
+def begin_elsewhere(loop, path):
+    """Lets a Loop begin at the state of another run, whose best weights stay where they are.
+
+    Raises:
+      CheckpointError: see `begin`.
+    """
+    begin(loop, path)
+    loop.progress["best"] = None
 
 
 def run(loop, what_next):

@@ -5,6 +5,7 @@ last/, best/      weights.npz, settings.json: the moving average, at the last ti
                   state was saved and where validation's loss was lowest
 log.csv           a row for every so many steps, means over them
 validation.csv    a row for each validation
+changes.csv       a row for each setting that a run went on with in place of another
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from gmm_attention.files import append_row, make_folder, read_rows, write_rows
 from gmm_attention.training import state
 from gmm_attention.training.state import STATE_FILE
 
-LOG, VALIDATION = "log.csv", "validation.csv"
+LOG, VALIDATION, CHANGES = "log.csv", "validation.csv", "changes.csv"
 
 
 class RunFolder:
@@ -87,9 +88,21 @@ class RunFolder:
         """Appends a row, dict of str to number, to a CSV file; see `append_row`."""
         append_row(self.join(name), row)
 
+    def log_changes(self, step, changes):
+        """Writes down what a run goes on with; what stands there already, of a run killed, once.
+
+        Args:
+          changes: list of (setting, value before, value now).
+        """
+        _, rows = read_rows(self.join(CHANGES))
+        for what, before, now in changes:
+            row = {"step": step, "setting": what, "before": before, "now": now}
+            if {name: str(value) for name, value in row.items()} not in rows:
+                self.log(CHANGES, row)
+
     def cut_logs(self, step):
         """Drops rows of steps after this one, which the run is to take again."""
-        for path in (self.join(LOG), self.join(VALIDATION)):
+        for path in map(self.join, (LOG, VALIDATION, CHANGES)):
             columns, rows = read_rows(path)
             if columns:
                 kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]

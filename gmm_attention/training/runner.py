@@ -19,7 +19,8 @@ from gmm_attention.training.run_folder import RunFolder
 
 DESCRIPTION = """\
 Trains a model by a step that train.py --export wrote into this file's folder, and goes on with a
-run that was stopped or killed. Back home, train.py --import takes the result."""
+run that was stopped or killed. A new run begins at --state, or else at the state beside this file.
+Back home, train.py --import takes the result."""
 
 
 def _parser(defaults):
@@ -36,12 +37,6 @@ def _parser(defaults):
     run = parser.add_argument_group("the run")
     add = run.add_argument
     add("--output", metavar="DIR", help="folder of the run (run, beside this file)")
-    add(
-        "--state",
-        metavar="PATH",
-        help="state to begin with, where --output has none: a state.npz, or a folder of pieces "
-        "(state.npz beside this file, or pieces there)",
-    )
     options.add_run_options(run)
     add("--pieces", metavar="DIR", help="write the last state here too, as files of at most 15 MB")
     add(
@@ -88,8 +83,7 @@ def _train(args, base, directory):
         program, settings, photographs, folder, options.intervals(args), validation, args.workers
     )
     if not folder.has_state():
-        options.begin(loop, args.state or directory)
-        loop.progress["best"] = None  # which stayed where the state comes from
+        options.begin_elsewhere(loop, args.state or directory)
     print(f"compiles the step for {_name(program.device)} ...", flush=True)
     begin = time.monotonic()
     program.compiled  # noqa: B018

@@ -10,8 +10,8 @@ import numpy as np
 from gmm_attention.errors import CheckpointError
 from gmm_attention.files import write_atomically
 
-# Of arrays in a state, each for every variable of the network.
-KINDS = ("weights", "average", "adam_m", "adam_v")
+# Kinds of arrays in a state that are an optimizer's, which counts their steps as `updates`.
+MOMENTS = ("adam_m", "adam_v", "muon_m")
 
 STATE_FILE = "state.npz"
 
@@ -119,10 +119,15 @@ def save_pieces(directory, arrays, settings):
 def half(arrays):
     """What is worth carrying over a narrow line: weights and their average, as 16-bit floats.
 
-    Adam's state, eight bytes a weight, builds itself up again in some thousand steps.
+    The optimizer's state, up to eight bytes a weight, builds itself up again within some thousand
+    steps.
     """
     kept = {n: a for n, a in arrays.items() if n.startswith(("weights/", "average/"))}
     return {**{n: a.astype(np.float16) for n, a in kept.items()}, "averaged": arrays["averaged"]}
+
+
+def _is_moment(name):
+    return name.partition("/")[0] in MOMENTS
 
 
 def complete(arrays, shapes, source):
@@ -130,8 +135,8 @@ def complete(arrays, shapes, source):
 
     Args:
       arrays: dict of str to numpy array: all of a state, or only the weights, or the weights and
-        their average; without Adam's state it begins anew, without an average it begins at the
-        weights.
+        their average; without the optimizer's state, or with another's, it begins anew, without
+        an average it begins at the weights.
       shapes: dict of str to tuple, of the whole state.
       source: file that the arrays come from, for the message.
 
@@ -141,6 +146,9 @@ def complete(arrays, shapes, source):
     Raises:
       CheckpointError: a weight is missing, or an array is foreign, misshapen or not finite.
     """
+    moments = set(filter(_is_moment, arrays))
+    if moments and moments != set(filter(_is_moment, shapes)):
+        arrays = {n: a for n, a in arrays.items() if n not in moments and n != "updates"}
     arrays = dict(arrays)
     for name, shape in shapes.items():
         kind, _, variable = name.partition("/")
