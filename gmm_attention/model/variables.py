@@ -61,6 +61,18 @@ def by_name(model):
     return named
 
 
+def kernel_shapes(model):
+    """The shapes [kh, kw, in, out] of all convolutions' kernels, by the names of `by_name`."""
+    shapes = {}
+    for name, layer in _named_layers(model):
+        if isinstance(layer, Convolution):
+            stored = "kernel_rdft" if layer.rdft else "kernel"
+            shapes[f"{name}/{stored}"] = tuple(layer.kernel_parameter.shape)
+        elif isinstance(layer, MaskedConvolution):
+            shapes[f"{name}/kernel"] = tuple(layer.kernel.shape)
+    return shapes
+
+
 def plain_arrays(model):
     """A built model's variables as arrays, kernels out of their real DFT.
 

@@ -1,6 +1,7 @@
 """Weights of another model to those that training starts from."""
 
 import os
+import re
 
 import numpy as np
 
@@ -12,6 +13,19 @@ from gmm_attention.tf1_import import reader
 
 # 3 K N outputs, N for each of weight, mean and scale of each Gaussian of the mixture.
 _MIXTURE = "entropy_parameter/layer_2/kernel"
+
+# 4 N outputs, N for each pixel that they become.
+_SUB_PIXEL = re.compile(r"synthesis/Block_[012]/(layer_2|shortcut)/")
+
+# 4 N inputs, 2 N of the context model and 2 N of phi.
+_CONTEXT_AND_PHI = "entropy_parameter/layer_0/kernel"
+
+# Where y, z and the mixture of y come from: new channels of these begin small, or they would cost
+# bits before they are of use. The mixture stays wider than the latents that it is of.
+_FAINT = {
+    re.compile("analysis/(Block_3/layer_2|NLAB_1/trunk_RB_./conv2)/|hyper_analysis/layer_4/"): 0.03,
+    re.compile(_MIXTURE): 0.3,
+}
 
 
 def read(path):
@@ -50,14 +64,23 @@ def read(path):
 def assign(model, arrays, source):
     """Fills a model; of another K, as many Gaussians as both have, and the others stay new.
 
+    Weights of a smaller N are widened: the new channels stay new, and what the old ones compute
+    stays as it was, since the new ones reach them by zeros.
+
     Args:
       model: a built Cheng2020.
       arrays: dict of `read`.
       source: path that they come from, for the message.
 
     Raises:
-      CheckpointError: they belong to a model of another N, or with attention to one without.
+      CheckpointError: they belong to a model of a larger N, or with attention to one without.
     """
+    num_filters = len(arrays.get("entropy_bottleneck/quantiles", ()))
+    if 0 < num_filters < model.num_filters and num_filters % 8 == 0:
+        network = num_filters, model.num_mixtures, model.has_attention
+        narrow = variables.build_model(*network)
+        assign(narrow, arrays, source)
+        return _widen(narrow, model)
     named = variables.by_name(model)
     arrays = dict(arrays)
     for name, variable in named.items():
@@ -73,3 +96,46 @@ def assign(model, arrays, source):
                 ours[..., :outputs] = kernel[..., :outputs]
                 arrays[name] = ours
     variables.assign(model, {n: np.asarray(a, np.float32) for n, a in arrays.items()}, source)
+
+
+def _widen(narrow, model):
+    """Fills a model's first channels from those of a narrower one."""
+    named = variables.by_name(narrow)
+    narrow_shapes, shapes = (variables.kernel_shapes(m) for m in (narrow, model))
+    medians = narrow.entropy_bottleneck.medians.numpy()
+    for name, variable in variables.by_name(model).items():
+        old, new = named[name].numpy(), variable.numpy()
+        if name in shapes:
+            *_, old_inputs, old_outputs = narrow_shapes[name]
+            *_, inputs, outputs = shapes[name]
+            rows = _places(old_inputs, inputs, 2 if name == _CONTEXT_AND_PHI else 1)
+            columns = _places(old_outputs, outputs, _parts(name, model))
+            taps = new.reshape(-1, inputs, outputs)
+            for pattern, factor in _FAINT.items():
+                taps *= factor if pattern.match(name) else 1
+            taps[:, :, columns] = 0
+            taps[:, rows[:, None], columns] = old.reshape(-1, old_inputs, old_outputs)
+        elif name.startswith("entropy_bottleneck/"):
+            # A density that is narrow already costs less than a new one.
+            new = old[np.arange(len(new)) % len(old)]
+        elif name.endswith("/reparam_gamma"):
+            # Elsewhere new channels divide nothing but themselves.
+            new[: len(old), : len(old)] = old
+        else:
+            if name == "hyper_analysis/layer_4/bias":
+                new = medians[np.arange(len(new)) % len(old)]
+            new[_places(len(old), len(new), _parts(name, model))] = old
+        variable.assign(new)
+
+
+def _parts(name, model):
+    """Of how many times N a layer's outputs are made up, where they are more than one tensor."""
+    if name == _MIXTURE:
+        return 3 * model.num_mixtures
+    return 4 if _SUB_PIXEL.match(name) else 1
+
+
+def _places(old_count, count, parts):
+    """Where the channels of a narrower layer stand in a wider one."""
+    first = np.arange(parts)[:, None] * (count // parts)
+    return (first + np.arange(old_count // parts)).ravel()
