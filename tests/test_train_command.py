@@ -51,7 +51,7 @@ def rows(path):
     with open(path, newline="") as file:
         table = list(csv.DictReader(file))
     for row in table:
-        del row["images_per_second"], row["waited"]
+        del row["images_per_second"], row["waited"], row["hours"]
     return table
 
 
@@ -60,7 +60,9 @@ def whole_run(tmp_path_factory, photographs):
     """A run of 40 steps with validation, and what it printed."""
     output = tmp_path_factory.mktemp("runs") / "whole"
     args = [*SMALL, "--train", photographs, "--steps", 40, "--log-every", 8]
-    args += ["--validate", photographs / "more", "--validate-every", 20, "--output", output]
+    args += ["--validate", photographs / "more", "--validate-every", 20]
+    # Adam moves the other half of the weights.
+    args += ["--optimizer", "muon", "--output", output]
     return output, finish(start(*args))[0], args
 
 
@@ -114,8 +116,12 @@ def test_a_finished_run_says_so_and_what_to_do_next(whole_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_reach_the_weights_of_one_with_the_double_batch(photographs, tmp_path):
-    args = [*SMALL, "--train", photographs, "--steps", 5, "--log-every", 5, "--output"]
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_two_workers_reach_the_weights_of_one_with_the_double_batch(
+    photographs, tmp_path, optimizer
+):
+    args = [*SMALL, "--train", photographs, "--steps", 5, "--log-every", 5]
+    args += ["--optimizer", optimizer, "--output"]
     ports = []
     for _ in range(2):
         with socket.socket() as free:
@@ -168,6 +174,28 @@ def test_sigterm_saves_and_exits_as_ended_by_it(photographs, tmp_path):
     assert state.load(tmp_path / "run" / "state.npz")[1]["step"] > 0
 
 
+def test_a_copy_of_a_run_is_cooled_down_with_other_settings(whole_run, tmp_path):
+    args = [*whole_run[2][:-1], tmp_path / "run", "--state", whole_run[0], "--steps", 44]
+    args += ["--schedule", "constant", "--cool-down", 3, "--batch", 2, "--log-every", 1]
+    out, _ = finish(start(*args))
+    assert f"goes on from step 40 of {whole_run[0]}" in out
+    changes = {row["setting"]: row for row in changed(tmp_path / "run")}
+    assert changes["batch"] == {"step": "40", "setting": "batch", "before": "4", "now": "2"}
+    assert set(changes) == {"batch", "steps", "schedule", "cool_down"}
+    log = rows(tmp_path / "run" / "log.csv")
+    assert [float(row["learning_rate"]) for row in log] == [1e-3, 7.5e-4, 5e-4, 2.5e-4]
+    assert state.load(tmp_path / "run" / "state.npz")[1]["progress"]["samples"] == 168
+    # The same command finds it finished, and leaves its log alone.
+    out, _ = finish(start(*args))
+    assert "--state is passed over" in out and "step 44 of 44" in out
+    assert len(changed(tmp_path / "run")) == 4
+
+
+def changed(run):
+    with open(run / "changes.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.parametrize(
     "args, cause",
     [
@@ -206,6 +234,7 @@ def test_another_networks_state_and_checkpoint_are_refused(whole_run, photograph
         (["--lambda", "3", "--metric", "ms-ssim", "--crop", "128"], "192 or more"),
         (["--lambda", "0.01", "--num-filters", "12"], "multiple of 8"),
         (["--import", "run"], "--import needs --output"),
+        (["--lambda", "0.01", "--state", "a", "--init-from", "b"], "leave --init-from away"),
     ],
 )
 def test_bad_usage_exits_with_2(args, cause, capsys):

@@ -17,6 +17,7 @@ from gmm_attention.commands.batch import DEFAULT_MODEL
 from gmm_attention.errors import CheckpointError
 from gmm_attention.model import variables
 from gmm_attention.training import initial_weights, losses, state
+from gmm_attention.training.optimizers import OPTIMIZERS
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -33,16 +34,22 @@ def run_python(code, *args, **environment):
 
 @pytest.fixture(scope="module")
 def fresh_step():
-    """A function that gives one compiled step, its state as at the start."""
-    tf.keras.utils.set_random_seed(0)
-    step = TrainStep(build_model(8, 3, True), build_model(8, 3, True), "mse")
-    arrays = step.arrays()
+    """A function that gives one compiled step of an optimizer, its state as at the start."""
+    steps, starts = {}, {}
 
-    def restore():
-        step.restore(arrays, "the start")
-        return step
+    def restore(optimizer="adam"):
+        if optimizer not in steps:
+            tf.keras.utils.set_random_seed(0)
+            models = [build_model(8, 3, True, optimizer=optimizer) for _ in range(2)]
+            steps[optimizer] = TrainStep(*models, "mse", optimizer=optimizer)
+            starts[optimizer] = steps[optimizer].arrays()
+        steps[optimizer].restore(starts[optimizer], "the start")
+        return steps[optimizer]
 
     return restore
+
+
+both_optimizers = pytest.mark.parametrize("optimizer", OPTIMIZERS)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +57,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, [2, 64, 64, 3], np.uint8)
 
 
-def test_steps_lower_the_loss_and_the_same_seeds_give_the_same_state(images, fresh_step):
+@both_optimizers
+def test_steps_lower_the_loss_and_the_same_seeds_give_the_same_state(images, fresh_step, optimizer):
     states = []
     for _ in range(2):
-        step = fresh_step()
-        metrics = [step(images, [0, i], 1e-3, 0.01) for i in range(15)]
+        step = fresh_step(optimizer)
+        rate = {"adam": 1e-3, "muon": 1e-2}[optimizer]
+        metrics = [step(images, [0, i], rate, 0.01) for i in range(25)]
         assert float(metrics[-1]["loss"]) < 0.9 * float(metrics[0]["loss"])
         states.append(step.arrays())
     for name, array in states[0].items():
@@ -65,8 +74,9 @@ def test_the_first_loss_is_not_blown_up_by_the_inverse_gdn(images, fresh_step):
     assert float(fresh_step()(images, [0, 0], 1e-3, 0.01)["mse"]) < 10
 
 
-def test_every_variable_its_average_and_moments_move(images, fresh_step):
-    step = fresh_step()
+@both_optimizers
+def test_every_variable_its_average_and_moments_move(images, fresh_step, optimizer):
+    step = fresh_step(optimizer)
     before = step.arrays()
     for i in range(2):
         step(images, [0, i], 1e-3, 0.01)
@@ -122,6 +132,75 @@ def test_adam_and_the_average_are_kerass(images, fresh_step):
     np.testing.assert_allclose(step.state[f"average/{name}"], average, atol=1e-6)
 
 
+def test_muon_moves_kernels_as_its_authors_do(images, fresh_step):
+    """Against the published steps in float64, on the same clipped gradients."""
+    step = fresh_step("muon")
+    names = list(step.weights)
+    kernels = {"analysis/Block_1/layer_0/kernel_rdft": (72, 8)}
+    kernels["synthesis/Block_0/shortcut/kernel"] = (8, 32)
+    for i in range(2):  # the first of which reaches the last kernel alone
+        step(images, [0, i], 1e-3, 0.01)
+    before = step.arrays()
+    momenta = {n: before[f"muon_m/{n}"].astype(float).reshape(s) for n, s in kernels.items()}
+    expected = {n: before[f"weights/{n}"].astype(float).reshape(s) for n, s in kernels.items()}
+    for i in range(2, 4):
+        seed, lmbda = tf.constant([0, i]), tf.constant(0.01)
+        gradients = step.gradients(tf.constant(images), seed, lmbda, 0, 1)[1]
+        others = [g for n, g in zip(names, gradients) if n != QUANTILES]
+        scale = min(1, 1 / float(tf.linalg.global_norm(others)))
+        for name, (rows, columns) in kernels.items():
+            gradient = scale * gradients[names.index(name)].numpy().reshape(rows, columns)
+            momenta[name] = 0.95 * momenta[name] + 0.05 * gradient
+            x = 0.95 * momenta[name] + 0.05 * gradient
+            x /= np.linalg.norm(x)
+            for _ in range(5):
+                square = x @ x.T
+                x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+            assert 0.6 < np.linalg.svd(x, compute_uv=False)[0] < 1.3
+            expected[name] -= 1e-3 * max(1, columns / rows) ** 0.5 * x
+        step(images, [0, i], 1e-3, 0.01)
+    for name, kernel in expected.items():
+        start = before[f"weights/{name}"].reshape(kernel.shape)
+        moved = step.weights[name].numpy().reshape(kernel.shape) - start
+        error = np.linalg.norm(moved - (kernel - start))
+        assert error <= 1e-2 * np.linalg.norm(kernel - start), name
+
+
+def test_muon_leaves_the_kernels_of_a_pictures_channels_and_all_vectors_to_adam(fresh_step):
+    step = fresh_step("muon")
+    by_adam = {n[len("adam_m/") :] for n in step.state if n.startswith("adam_m/")}
+    assert {n for n in by_adam if n.endswith(("/kernel", "/kernel_rdft"))} == {
+        "analysis/Block_0/layer_2/kernel_rdft",
+        "analysis/Block_0/shortcut/kernel",
+    }
+    assert set(step.matrices) == set(step.weights) - by_adam
+    assert {n[len("muon_m/") :] for n in step.state if n.startswith("muon_m/")} == {*step.matrices}
+
+
+def test_a_run_goes_on_with_the_other_optimizer(images, fresh_step):
+    arrays = {}
+    for optimizer in ("adam", "muon", "adam"):
+        step = fresh_step(optimizer)
+        step.restore(arrays or step.arrays(), "another run")
+        assert step.state["updates"] == 0
+        for name, array in arrays.items():
+            if name.startswith(("weights/", "average/")):
+                np.testing.assert_array_equal(step.state[name], array)
+        step(images, [0, 0], 1e-3, 0.01)
+        arrays = step.arrays()
+
+
+def test_an_unknown_optimizer_is_refused(fresh_step):
+    step = fresh_step()
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        TrainStep(step.model, step.average_model, "mse", optimizer="sgd")
+
+
+def test_training_by_muon_begins_at_gray(images):
+    x_hat, _ = build_model(8, 3, True, optimizer="muon")(images / np.float32(255))
+    np.testing.assert_array_equal(x_hat, np.full(images.shape, 0.5))
+
+
 @pytest.mark.slow
 def test_bfloat16_operands_leave_the_loss_within_a_hundredth(images, fresh_step):
     step = fresh_step()
@@ -135,9 +214,10 @@ def test_bfloat16_operands_leave_the_loss_within_a_hundredth(images, fresh_step)
 
 
 @pytest.mark.slow
-def test_two_replicas_take_the_step_of_one(images, fresh_step):
+@both_optimizers
+def test_two_replicas_take_the_step_of_one(images, fresh_step, optimizer):
     """MirroredStrategy, on two devices that are this processor's."""
-    step = fresh_step()
+    step = fresh_step(optimizer)
     for i in range(3):
         step(images, [0, i], 1e-3, 0.01)
     code = (
@@ -148,7 +228,8 @@ def test_two_replicas_take_the_step_of_one(images, fresh_step):
         "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"
         "tf.config.set_logical_device_configuration(cpu, two)\n"
         "with tf.distribute.MirroredStrategy(['CPU:0', 'CPU:1']).scope():\n"
-        "    step = TrainStep(build_model(8, 3, True), build_model(8, 3, True), 'mse')\n"
+        "    models = [build_model(8, 3, True, optimizer=sys.argv[3]) for _ in range(2)]\n"
+        "    step = TrainStep(*models, 'mse', optimizer=sys.argv[3])\n"
         "    arrays, _ = state.load(sys.argv[1])\n"
         "    images = arrays.pop('images')\n"
         "    step.restore(arrays, sys.argv[1])\n"
@@ -157,10 +238,10 @@ def test_two_replicas_take_the_step_of_one(images, fresh_step):
     )
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, name) for name in ("before.npz", "after.npz")]
-        state.save(paths[0], {**fresh_step().arrays(), "images": images}, {})
-        run_python(code, *paths)
+        state.save(paths[0], {**fresh_step(optimizer).arrays(), "images": images}, {})
+        run_python(code, *paths, optimizer)
         arrays = state.load(paths[1])[0]
-    fresh_step()
+    fresh_step(optimizer)
     for i in range(3):
         step(images, [0, i], 1e-3, 0.01)
     for name, array in step.arrays().items():
@@ -207,7 +288,30 @@ def test_weights_of_another_k_fill_what_both_have(trained_path):
         kernel = variables.by_name(model)[name].numpy()
         np.testing.assert_array_equal(kernel[..., :shared], arrays[name][..., :shared])
     with pytest.raises(CheckpointError, match="does not fit"):
-        initial_weights.assign(build_model(16, 3, True), arrays, trained_path)
+        initial_weights.assign(build_model(8, 3, False), arrays, trained_path)
+
+
+@pytest.mark.parametrize("num_filters, num_mixtures", [(16, 3), (24, 5)])
+def test_widened_weights_compute_what_the_narrow_ones_did(
+    trained_path, photograph, num_filters, num_mixtures
+):
+    arrays = initial_weights.read(str(trained_path))
+    x = photograph[None, :64, :128] / np.float32(255)
+    narrow, wide = (build_model(n, num_mixtures, True) for n in (8, num_filters))
+    for model in (narrow, wide):
+        initial_weights.assign(model, arrays, trained_path)
+    y, z = narrow.analysis(x), narrow.hyper_analysis(narrow.analysis(x))
+    np.testing.assert_allclose(wide.analysis(x)[..., :8], y, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(wide.hyper_analysis(wide.analysis(x))[..., :8], z, atol=1e-4)
+    (x_hat, likelihoods), (same, more) = (m(x) for m in (narrow, wide))
+    np.testing.assert_allclose(same, x_hat, atol=1e-4)
+    if num_mixtures == 3:  # or the Gaussians that are new are different ones
+        for name in ("y", "z"):
+            old = more[name][..., :8]
+            np.testing.assert_allclose(old, likelihoods[name], rtol=1e-2, atol=1e-4)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        arrays = {name: v.numpy() for name, v in variables.by_name(wide).items()}
+        initial_weights.assign(narrow, arrays, "wide")
 
 
 def test_an_exported_models_weights_can_be_trained_on(tiny_path, trained_path):

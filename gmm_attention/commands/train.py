@@ -50,9 +50,17 @@ def _parser():
         "--init-from",
         metavar="PATH",
         help="weights to start from: a checkpoint such as runs/NAME/best, an exported model, or "
-        "the prefix of a TF1 checkpoint; K may differ, N not. A run that goes on has its own",
+        "the prefix of a TF1 checkpoint; K may differ, and N be smaller. A run that goes on has "
+        "its own",
     )
     how = parser.add_argument_group("how")
+    how.add_argument(
+        "--optimizer",
+        choices=("adam", "muon"),
+        help="Adam, as the paper; or Muon for the kernels and Adam for the rest, for which it "
+        "takes less than half of the steps and, unless it is given, a --learning-rate of "
+        f"{recipe.MUON_LEARNING_RATE:g} ({DEFAULTS.optimizer})",
+    )
     options.add_schedule_options(how, DEFAULTS)
     add = how.add_argument
     add(
@@ -142,6 +150,8 @@ def _recipe(args, parser):
     if num_filters % 8:
         parser.error(f"--num-filters must be a multiple of 8, not {num_filters}")
     args.metric, args.lmbda, args.num_filters = metric, lmbda, num_filters
+    if args.optimizer == "muon" and args.learning_rate is None:
+        args.learning_rate = recipe.MUON_LEARNING_RATE
     result = options.apply(args, DEFAULTS)
     if result.crop % 64:
         parser.error(f"--crop must be a multiple of 64, not {result.crop}")
@@ -153,6 +163,8 @@ def _recipe(args, parser):
         parser.error("--metric ms-ssim needs a --validation-size of 192 or more")
     if args.half and not args.export:
         parser.error("--half is of --export")
+    if args.state and args.init_from:
+        parser.error("--state gives the weights; leave --init-from away")
     return result
 
 
@@ -190,7 +202,8 @@ def _train_step(settings, args):
     arrays = initial_weights.read(args.init_from) if args.init_from else None
     network = settings.num_filters, settings.num_mixtures, settings.attention
     # An exported step is float32; its runner rounds operands itself.
-    model = step.build_model(*network, settings.precision == "bfloat16" and not args.export)
+    bfloat16 = settings.precision == "bfloat16" and not args.export
+    model = step.build_model(*network, bfloat16, settings.optimizer)
     if arrays is not None:
         initial_weights.assign(model, arrays, args.init_from)
     return step.TrainStep(
@@ -200,6 +213,7 @@ def _train_step(settings, args):
         settings.average_decay,
         settings.clip_norm,
         args.xla,
+        settings.optimizer,
     )
 
 
@@ -221,9 +235,9 @@ def _train(args, settings):
         photographs = options.photographs(args, settings.crop)
         validation = options.validation(args)
         folder.make()
-    if args.init_from and folder.has_state():
-        print(f"{folder.path} has a state already: --init-from is passed over")
-        args.init_from = None
+    if (args.init_from or args.state) and folder.has_state():
+        print(f"{folder.path} has a state already: --init-from or --state is passed over")
+        args.init_from = args.state = None
     print("starts; the first step takes longest", flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -247,6 +261,8 @@ def _train(args, settings):
                 from gmm_attention.training.board import TensorBoard
 
                 loop.board = TensorBoard(folder.join("tensorboard"))
+            if args.state:
+                options.begin_elsewhere(loop, args.state)
             return options.run(loop, _next_command)
     except tf.errors.ResourceExhaustedError as error:
         raise TrainingError(
@@ -271,6 +287,8 @@ def _export(args, loop):
 
     if loop.folder.has_state():
         options.begin(loop, loop.folder.join(STATE_FILE))
+    elif args.state:
+        options.begin_elsewhere(loop, args.state)
     else:
         print(f"no state in {loop.folder.path}: a new one")
     recipe = loop.recipe
@@ -286,11 +304,11 @@ def _import(args):
     arrays, settings = state.load(args.import_from)
     if RunFolder(args.output).has_state():
         raise TrainingError(f"{args.output}: holds a state already; give another --output")
-    shapes = {"updates": (), "averaged": ()}
+    shapes = {"averaged": (), **{name: array.shape for name, array in arrays.items()}}
     for name, array in arrays.items():
         kind, _, variable = name.partition("/")
         if kind == "weights":
-            shapes.update({f"{k}/{variable}": array.shape for k in state.KINDS})
+            shapes[f"average/{variable}"] = array.shape
     folder = RunFolder(args.output).make()
     folder.save_state(state.complete(arrays, shapes, args.import_from), _without_best(settings))
     print(f"{args.output}: step {settings['step']}; train.py --output {args.output} goes on")

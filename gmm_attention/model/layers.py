@@ -150,8 +150,28 @@ class ResidualBlock(tf.keras.Model):
         return t + self.conv2(self.conv1(self.conv0(t)))
 
 
+def _forked(t, count):
+    """List of so many copies of t, whose gradients are summed in the order of the list."""
+
+    @tf.custom_gradient
+    def copies(t):
+        return [tf.identity(t) for _ in range(count)], lambda *gradients: tf.reduce_sum(
+            tf.stack(gradients), axis=0
+        )
+
+    return copies(t)
+
+
 class Attention(tf.keras.Model):
-    """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`."""
+    """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`.
+
+    Attributes:
+      ordered_gradients: sum the gradients of t's uses in a fixed order. TensorFlow's own sum of
+        three or more begins with one that no other thread still reads, so that the last bit may
+        differ from run to run.
+    """
+
+    ordered_gradients = False
 
     def __init__(self, num_filters, rdft, name, dtype=None):
         super().__init__(name=name, dtype=dtype)
@@ -173,7 +193,8 @@ class Attention(tf.keras.Model):
         return self.conv_1x1(t)
 
     def call(self, t):
-        return t + self.mask(t) * self.trunk(t)
+        around, mask, trunk = _forked(t, 3) if self.ordered_gradients else (t, t, t)
+        return around + self.mask(mask) * self.trunk(trunk)
 
 
 class MaskedConvolution(tf.keras.layers.Layer):

@@ -28,7 +28,7 @@ _TRANSFORM = re.compile(r"/(analysis|synthesis)/(?!.*/i?gdn/)")
 
 
 class Program:
-    """Adam steps on a model and the measure of an image, as TrainStep, on the first device.
+    """Steps on a model and the measure of an image, as TrainStep, on the first device.
 
     There is no state until `restore` gives one.
 

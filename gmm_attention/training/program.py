@@ -63,7 +63,7 @@ def write(step, directory, batch, crop, validation_size, settings, half=False):
 
     arrays = state.half(step.arrays()) if half else step.arrays()
     # What `state.complete` fills in by itself need not travel.
-    for kinds, count in ((("adam_m", "adam_v"), "updates"), (("average",), "averaged")):
+    for kinds, count in ((state.MOMENTS, "updates"), (("average",), "averaged")):
         if step.state[count] == 0:
             arrays = {n: a for n, a in arrays.items() if n.partition("/")[0] not in kinds}
     description = {

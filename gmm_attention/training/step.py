@@ -7,11 +7,8 @@ from gmm_attention import images
 from gmm_attention.errors import TrainingError
 from gmm_attention.evaluation.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
-from gmm_attention.model.layers import Convolution
-from gmm_attention.training import losses, state
-
-# Adam's, as in TensorFlow 1, whose default epsilon is not that of Keras.
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+from gmm_attention.model.layers import Attention, Convolution
+from gmm_attention.training import losses, optimizers, state
 
 # The quantiles only follow the density that the other variables make; they may run ahead.
 QUANTILES = "entropy_bottleneck/quantiles"
@@ -29,11 +26,14 @@ def uniform_noise(batch, height, width, num_filters, seed):
     )
 
 
-def build_model(num_filters, num_mixtures, attention, bfloat16=False):
+def build_model(num_filters, num_mixtures, attention, bfloat16=False, optimizer="adam"):
     """A Cheng2020 to train, at its first weights.
 
     Args:
       bfloat16: round operands and results of analysis' and synthesis' convolutions to bfloat16.
+      optimizer: "muon" begins at an x_hat of mid-gray, where the original's is some hundred times
+        too large and the first hundred steps go into that alone, and sums gradients in a fixed
+        order. "adam" keeps the start and the sums that it had, to the last bit.
     """
     model = variables.build_model(num_filters, num_mixtures, attention)
     for name, variable in variables.by_name(model).items():
@@ -41,11 +41,16 @@ def build_model(num_filters, num_mixtures, attention, bfloat16=False):
         # more, and its gradient drown all others.
         if name.startswith("synthesis/") and "kernel" in name:
             variable.assign(0.5 * variable)
-    if bfloat16:
-        for transform in (model.analysis, model.synthesis):
-            for layer in transform.submodules:
-                if isinstance(layer, Convolution):
-                    layer.operand_dtype = tf.bfloat16
+        if optimizer == "muon" and name == "synthesis/Block_3/layer_2/bias":
+            variable.assign(tf.fill(variable.shape, 0.5))
+        elif optimizer == "muon" and name == "synthesis/Block_3/layer_2/kernel_rdft":
+            variable.assign(tf.zeros_like(variable))
+    for transform in (model.analysis, model.synthesis):
+        for layer in transform.submodules:
+            if bfloat16 and isinstance(layer, Convolution):
+                layer.operand_dtype = tf.bfloat16
+            elif isinstance(layer, Attention):
+                layer.ordered_gradients = optimizer == "muon"
     return model
 
 
@@ -64,7 +69,7 @@ def _part_of_cluster(resolver):
 
 
 class TrainStep:
-    """Adam steps on a model, with a moving average of its weights.
+    """Steps of Adam or Muon on a model, with a moving average of its weights.
 
     To be made and called under one tf.distribute strategy, if any: its variables are made in the
     strategy's scope, and each replica gets its part of a batch. There is no other state than
@@ -77,16 +82,29 @@ class TrainStep:
       average_decay: share of the moving average that a step keeps, in the long run.
       clip_norm: largest norm of all gradients together (but the quantiles'), 0 for no limit.
       xla: compile forward and backward pass by XLA.
+      optimizer: "adam", or "muon" for the kernels (see `optimizers.muon_matrices`) and Adam for
+        all else.
 
     Attributes:
-      state: dict of str to tf.Variable: `weights/NAME`, `average/NAME`, `adam_m/NAME`,
-        `adam_v/NAME`, and two counts: `updates`, which Adam's state has seen, and `averaged`,
-        which the moving average has.
+      state: dict of str to tf.Variable: `weights/NAME`, `average/NAME`, either `muon_m/NAME` or
+        `adam_m/NAME` and `adam_v/NAME`, and two counts: `updates`, which the optimizer's state
+        has seen, and `averaged`, which the moving average has.
       part: (number of this process, number of processes), of the strategy's cluster.
       chief: whether this process, the first of them, writes files.
     """
 
-    def __init__(self, model, average_model, metric, average_decay=0.999, clip_norm=1.0, xla=False):
+    def __init__(
+        self,
+        model,
+        average_model,
+        metric,
+        average_decay=0.999,
+        clip_norm=1.0,
+        xla=False,
+        optimizer="adam",
+    ):
+        if optimizer not in optimizers.OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {optimizers.OPTIMIZERS}, not {optimizer!r}")
         self.model, self.average_model = model, average_model
         self.metric, self.average_decay, self.clip_norm = metric, average_decay, clip_norm
         self.strategy = tf.distribute.get_strategy()
@@ -94,12 +112,13 @@ class TrainStep:
         self.chief = self.part[0] == 0
         self.weights = variables.by_name(model)
         averages = variables.by_name(average_model)
+        self.matrices = optimizers.muon_matrices(model) if optimizer == "muon" else {}
         self.state = {}
         for name, weight in self.weights.items():
             averages[name].assign(weight)
             self.state[f"weights/{name}"] = weight
             self.state[f"average/{name}"] = averages[name]
-            for moment in ("adam_m", "adam_v"):
+            for moment in ("muon_m",) if name in self.matrices else ("adam_m", "adam_v"):
                 self.state[f"{moment}/{name}"] = tf.Variable(tf.zeros_like(weight), trainable=False)
         for count in ("updates", "averaged"):
             # Not integers, which TensorFlow keeps off a GPU; these are exact up to 2^24.
@@ -184,17 +203,28 @@ class TrainStep:
         finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
         finite &= tf.math.is_finite(metrics["loss"])
         scale = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else tf.ones([])
-        context.merge_call(self._update, (gradients, finite, scale, learning_rate))
+        muon_moves = self._muon_moves(gradients, scale)
+        arguments = gradients, muon_moves, finite, scale, learning_rate
+        context.merge_call(self._update, arguments)
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
-    def _update(self, strategy, gradients, finite, scale, learning_rate):
+    def _muon_moves(self, gradients, scale):
+        """See `optimizers.muon_moves`; each replica computes them, from equal gradients."""
+        scaled = {n: scale * g for n, g in zip(self.weights, gradients) if n in self.matrices}
+        momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
+        return optimizers.muon_moves(self.matrices, momenta, scaled)
+
+    def _update(self, strategy, gradients, muon_moves, finite, scale, learning_rate):
         for name, gradient in zip(self.weights, gradients):
-            state = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v", "average")]
-            state += [self.state["updates"], self.state["averaged"]]
-            update = self._update_quantiles if name == QUANTILES else self._update_weight
-            strategy.extended.update(
-                self.weights[name], update, (*state, gradient, finite, scale, learning_rate)
-            )
+            average = self.state[f"average/{name}"], self.state["averaged"]
+            if name in self.matrices:
+                update = self._update_by_muon
+                args = (self.state[f"muon_m/{name}"], *average, *muon_moves[name])
+            else:
+                update = self._update_quantiles if name == QUANTILES else self._update_by_adam
+                moments = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v")]
+                args = (*moments, self.state["updates"], *average, gradient, scale)
+            strategy.extended.update(self.weights[name], update, (*args, finite, learning_rate))
         for count in ("updates", "averaged"):
             strategy.extended.update(self.state[count], self._update_count, (finite,))
 
@@ -203,22 +233,26 @@ class TrainStep:
         count.assign_add(tf.cast(finite, count.dtype))
 
     def _update_quantiles(self, weight, *args):
-        *state, scale, learning_rate = args
-        return self._update_weight(weight, *state, 1.0, QUANTILES_RATE * learning_rate)
+        *others, _, finite, learning_rate = args
+        return self._update_by_adam(weight, *others, 1.0, finite, QUANTILES_RATE * learning_rate)
 
-    def _update_weight(
-        self, weight, m, v, average, updates, averaged, gradient, finite, scale, learning_rate
+    def _update_by_adam(
+        self, weight, m, v, updates, average, averaged, gradient, scale, finite, learning_rate
     ):
-        gradient *= scale
+        new_m, new_v, move = optimizers.adam_move(m, v, updates, scale * gradient, learning_rate)
+        self._move(weight, average, averaged, move, [(m, new_m), (v, new_v)], finite)
+
+    def _update_by_muon(self, weight, m, average, averaged, new_m, move, finite, learning_rate):
+        self._move(weight, average, averaged, learning_rate * move, [(m, new_m)], finite)
+
+    def _move(self, weight, average, averaged, move, moments, finite):
+        """Assigns a weight, its average and its moments, pairs of variable and new value."""
         # A shorter memory at first, or the average would keep what training began with.
         decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
-        correction = tf.sqrt(1 - BETA_2 ** (updates + 1)) / (1 - BETA_1 ** (updates + 1))
-        new_m = m + (1 - BETA_1) * (gradient - m)
-        new_v = v + (1 - BETA_2) * (gradient**2 - v)
-        new_weight = weight - learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
+        new_weight = weight - move
         new_average = average + (1 - decay) * (new_weight - average)
         # A loss or gradient that is not finite never reaches the weights.
-        for old, new in ((m, new_m), (v, new_v), (weight, new_weight), (average, new_average)):
+        for old, new in (*moments, (weight, new_weight), (average, new_average)):
             old.assign(tf.where(finite, new, old))
 
     def agree(self, flag):
