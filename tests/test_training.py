@@ -166,7 +166,7 @@ def test_muon_moves_kernels_as_its_authors_do(images, fresh_step):
         assert error <= 1e-2 * np.linalg.norm(kernel - start), name
 
 
-def test_muon_leaves_the_kernels_of_a_pictures_channels_and_all_vectors_to_adam(fresh_step):
+def test_muon_leaves_the_kernels_that_read_pictures_and_all_vectors_to_adam(fresh_step):
     step = fresh_step("muon")
     by_adam = {n[len("adam_m/") :] for n in step.state if n.startswith("adam_m/")}
     assert {n for n in by_adam if n.endswith(("/kernel", "/kernel_rdft"))} == {

@@ -358,10 +358,10 @@ def test_a_run_goes_on_with_another_batch_where_its_crops_ended(tmp_path, monkey
     monkeypatch.setattr(loops, "Batches", Noted)
     make_loop(tmp_path).run()
     hours = RunFolder(tmp_path).load_state()[1]["progress"]["hours"]
-    for _ in range(2):  # the second time as after a kill before its first save
-        longer = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "batch": 4, "steps": 30}))
-        longer.resume(*longer.folder.load_state(), "state")
-        longer.folder.log_changes(longer.step, [("batch", 2, 4), ("steps", 20, 30)])
+    # As before a kill that comes before the first save: nothing of it is to be seen later.
+    other = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "batch": 8}))
+    other.resume(*other.folder.load_state(), "state")
+    longer = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "batch": 4, "steps": 30}))
     assert options.run(longer, str) == 0
     assert first_samples == [0, 40]
     progress = RunFolder(tmp_path).load_state()[1]["progress"]
@@ -370,6 +370,26 @@ def test_a_run_goes_on_with_another_batch_where_its_crops_ended(tmp_path, monkey
         ["20", "batch", "2", "4"],
         ["20", "steps", "20", "30"],
     ]
+
+
+def test_a_run_begun_elsewhere_needs_steps_that_are_left_and_begins_its_log_anew(tmp_path):
+    make_loop(tmp_path / "long").run()
+    for steps in (20, 24):
+        copy = make_loop(tmp_path / "copy", Recipe(**{**vars(RECIPE), "steps": steps}))
+        copy.folder.log("log.csv", {"step": 4, "loss": 1.0})
+        options.begin_elsewhere(copy, str(tmp_path / "long"))
+        if steps == 20:
+            with pytest.raises(TrainingError, match="20 steps already; give more --steps"):
+                options.run(copy, str)
+    # Of which the folder's lock is left: a run is a process.
+    copy.folder.cut_logs(0)
+    assert copy.run() == "finished" and len(copy.trainer.calls) == 4
+    assert [row["step"] for row in rows(tmp_path / "copy" / "log.csv")] == ["24"]
+
+
+def test_a_cool_down_longer_than_the_run_takes_all_of_it():
+    recipe = Recipe(schedule="constant", steps=100, warm_up=10, learning_rate=1e-2)
+    assert max(map(recipe.rate_at, range(100))) == pytest.approx(1e-2, rel=0.02)
 
 
 def test_a_state_that_does_not_tell_its_crops_has_taken_a_batch_a_step(tmp_path):

@@ -253,6 +253,22 @@ def test_trace_refuses_what_jax_could_not_repeat(function, problem):
         )
 
 
+@pytest.mark.slow
+def test_muons_own_network_can_be_exported():
+    """It sums the gradients of its attention modules by itself."""
+    models = [build_model(8, 3, True, optimizer="muon") for _ in range(2)]
+    step = TrainStep(*models, "mse", optimizer="muon")
+    arguments = [
+        tf.TensorSpec([2, 64, 64, 3], tf.uint8, "images"),
+        tf.TensorSpec([2], tf.int32, "seed"),
+        tf.TensorSpec([], tf.float32, "learning_rate"),
+        tf.TensorSpec([], tf.float32, "lmbda"),
+    ]
+    _, described = program._trace(step.step, arguments, step.state)
+    names = {name for name, *_ in described["outputs"]}
+    assert set(step.state) <= names and "loss" in names
+
+
 def test_runner_trains_alone(exported, jax_python, by_jax, trainer, tmp_path, tmp_path_factory):
     photographs = ROOT / "valid"
     (tmp_path / "validation").mkdir()

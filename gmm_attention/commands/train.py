@@ -57,9 +57,9 @@ def _parser():
     how.add_argument(
         "--optimizer",
         choices=("adam", "muon"),
-        help="Adam, as the paper; or Muon for the kernels and Adam for the rest, for which it "
-        "takes less than half of the steps and, unless it is given, a --learning-rate of "
-        f"{recipe.MUON_LEARNING_RATE:g} ({DEFAULTS.optimizer})",
+        help="adam, as the paper; or muon, which moves kernels by Muon and the rest by Adam: less "
+        f"than half of the steps, and a --learning-rate of {recipe.MUON_LEARNING_RATE:g} unless "
+        f"it is given ({DEFAULTS.optimizer})",
     )
     options.add_schedule_options(how, DEFAULTS)
     add = how.add_argument
@@ -235,7 +235,7 @@ def _train(args, settings):
         photographs = options.photographs(args, settings.crop)
         validation = options.validation(args)
         folder.make()
-    if (args.init_from or args.state) and folder.has_state():
+    if (args.init_from or args.state) and folder.has_state() and not args.export:
         print(f"{folder.path} has a state already: --init-from or --state is passed over")
         args.init_from = args.state = None
     print("starts; the first step takes longest", flush=True)
@@ -285,10 +285,10 @@ def _without_best(settings):
 def _export(args, loop):
     from gmm_attention.training import program
 
-    if loop.folder.has_state():
-        options.begin(loop, loop.folder.join(STATE_FILE))
-    elif args.state:
+    if args.state:
         options.begin_elsewhere(loop, args.state)
+    elif loop.folder.has_state():
+        options.begin(loop, loop.folder.join(STATE_FILE))
     else:
         print(f"no state in {loop.folder.path}: a new one")
     recipe = loop.recipe
@@ -311,7 +311,10 @@ def _import(args):
             shapes[f"average/{variable}"] = array.shape
     folder = RunFolder(args.output).make()
     folder.save_state(state.complete(arrays, shapes, args.import_from), _without_best(settings))
-    print(f"{args.output}: step {settings['step']}; train.py --output {args.output} goes on")
+    print(
+        f"{args.output}: step {settings['step']}; the run's own options and --output "
+        f"{args.output} go on"
+    )
     print(_next_command(folder.join("last")))
     return 0
 

@@ -7,11 +7,13 @@ not reach, of which both have the methods that are called here (see `TrainStep`)
 import collections
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import signal
 import threading
 import time
+import zlib
 
 from gmm_attention.errors import CodecError, TrainingError
 from gmm_attention.training import recipe as recipes
@@ -65,10 +67,10 @@ class Loop:
         # What the state keeps besides arrays, for a log that goes on as if nothing had happened.
         # `best`: validation's lowest loss, and what it was of. `samples`: crops taken, which steps
         # do not tell, since a run may go on with another batch. `hours`: those of all its parts.
+        # `changes`: settings that it went on with in place of others, and when.
         self.progress = {"skipped": 0, "skipped_in_a_row": 0, "best": None, "window": {}}
-        self.progress.update(samples=0, hours=0.0)
+        self.progress.update(samples=0, hours=0.0, changes=[])
         self._counted_until = None  # of `hours`, as time.monotonic tells it
-        self._changes = []
         self._under_way = collections.deque()
         self._stop_signal = None
         self._next_save = math.inf
@@ -90,8 +92,17 @@ class Loop:
         self.progress["samples"] = self.step * recipe.batch  # of a state that does not tell
         self.progress.update(settings.get("progress", {}))
         before, now = recipe.settings(), self.recipe.settings()
-        self._changes = [(k, before[k], now[k]) for k in now if before[k] != now[k]]
-        return [f"{key} was {before}, now {now}" for key, before, now in self._changes]
+        changes = [
+            {"step": self.step, "setting": key, "before": before[key], "now": now[key]}
+            for key in now
+            if before[key] != now[key]
+        ]
+        self.progress["changes"] = [*self.progress["changes"], *changes]
+        anew = {"optimizer": " (its moments begin anew)"}
+        return [
+            f"{c['setting']} was {c['before']}, now {c['now']}{anew.get(c['setting'], '')}"
+            for c in changes
+        ]
 
     def run(self):
         """Takes the steps that are left, or as many as the time allows.
@@ -105,15 +116,14 @@ class Loop:
           CodecError: the state cannot be saved, no photograph can be decoded.
         """
         recipe, intervals = self.recipe, self.intervals
-        numbers = (self.step, self.progress["samples"], recipe.batch, recipe.crop)
-        numbers = (*numbers, len(self.photographs))
-        if not all([self.trainer.alike(number) for number in numbers]):
+        settings = zlib.crc32(json.dumps(recipe.settings()).encode())
+        numbers = (self.step, self.progress["samples"], settings, len(self.photographs))
+        # Their sums must be exact in float32.
+        if not all([self.trainer.alike(number % 2**20) for number in numbers]):
             raise TrainingError(
                 f"{self.folder.path}: the machines do not begin alike; all of them need the same "
                 "command, the same photographs, and --output on a disk that they share"
             )
-        if self.trainer.chief:
-            self.folder.log_changes(self.step, self._changes)
         self._plan_save()
         self._counted_until = time.monotonic()
         batches = Batches(

@@ -16,7 +16,7 @@ MOMENTUM = 0.95
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-# Kernels from or to the three channels of a picture are no matrices worth the name: Adam's.
+# Kernels that read the three channels of a picture are left to Adam.
 FEWEST_CHANNELS = 4
 
 
@@ -85,7 +85,9 @@ def muon_moves(matrices, momenta, gradients):
 
 
 def orthogonal(matrices):
-    """Brings all singular values of matrices near to 1 (0.7 to 1.2), by Newton-Schulz steps.
+    """Brings singular values of matrices near to 1 (0.7 to 1.2), by Newton-Schulz steps.
+
+    Those under a few thousandths of the matrix' norm stay smaller.
 
     Args:
       matrices: [M, R, C] float32, R at most C.

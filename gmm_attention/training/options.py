@@ -6,6 +6,7 @@ import math
 import os
 import time
 
+from gmm_attention.errors import TrainingError
 from gmm_attention.images import find_images, read_image
 from gmm_attention.training import state
 from gmm_attention.training.data import Photographs
@@ -250,15 +251,22 @@ def run(loop, what_next):
       the exit status.
 
     Raises:
+      TrainingError: it begins at another run's state that has no step left.
       CodecError: see `begin` and `Loop.run`.
     """
     folder = loop.folder
     if loop.trainer.chief:
         folder.lock()
-    if folder.has_state():
+    begun = folder.has_state()
+    if begun:
         begin(loop, folder.join(STATE_FILE))
+    elif 0 < loop.recipe.steps <= loop.step:
+        raise TrainingError(
+            f"{folder.path}: the state to begin with has taken {loop.step} steps already; give "
+            "more --steps"
+        )
     if loop.trainer.chief:
-        folder.cut_logs(loop.step)
+        folder.cut_logs(loop.step if begun else 0)
     reason = loop.run()
     if not loop.trainer.chief:
         return 0

@@ -26,8 +26,8 @@ def write(step, directory, batch, crop, validation_size, settings, half=False):
     """Writes a step, its present state, and the runner, into a directory, made if need be.
 
     The programs hold the step's arithmetic; learning rate and lambda stay arguments, while batch,
-    crop, distortion, clipping and the moving average's decay are fixed. See program_files.py for
-    the files and runner.py for their use.
+    crop, distortion, optimizer, clipping and the moving average's decay are fixed. See
+    program_files.py for the files and runner.py for their use.
 
     Args:
       step: TrainStep, of one device.

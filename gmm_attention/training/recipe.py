@@ -62,7 +62,8 @@ class Recipe:
         """Learning rate of a step, counted from 0."""
         rate = self.learning_rate * min((step + 1) / (self.warm_up + 1), 1)
         if self.schedule == "constant":
-            return rate * min((self.steps - step) / (self.cool_down + 1), 1)
+            cool_down = min(self.cool_down, self.steps - self.warm_up)
+            return rate * min((self.steps - step) / (cool_down + 1), 1)
         if self.schedule == "step":
             return rate if step < round(self.steps * (1 - FINAL_PART)) else rate / 10
         progress = max(step - self.warm_up, 0) / max(self.steps - self.warm_up, 1)

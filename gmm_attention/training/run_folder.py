@@ -73,8 +73,11 @@ class RunFolder:
         return state.load(self.join(STATE_FILE))
 
     def save_state(self, arrays, settings):
-        """Writes `last` and the state, which comes last: it is what a run goes on from."""
+        """Writes `last`, the changes and the state, which comes last: a run goes on from it."""
         self.save_weights("last", arrays, settings)
+        changes = settings.get("progress", {}).get("changes")
+        if changes:
+            write_rows(self.join(CHANGES), list(changes[0]), changes)
         state.save(self.join(STATE_FILE), arrays, settings)
 
     def save_weights(self, name, arrays, settings):
@@ -88,21 +91,9 @@ class RunFolder:
         """Appends a row, dict of str to number, to a CSV file; see `append_row`."""
         append_row(self.join(name), row)
 
-    def log_changes(self, step, changes):
-        """Writes down what a run goes on with; what stands there already, of a run killed, once.
-
-        Args:
-          changes: list of (setting, value before, value now).
-        """
-        _, rows = read_rows(self.join(CHANGES))
-        for what, before, now in changes:
-            row = {"step": step, "setting": what, "before": before, "now": now}
-            if {name: str(value) for name, value in row.items()} not in rows:
-                self.log(CHANGES, row)
-
     def cut_logs(self, step):
         """Drops rows of steps after this one, which the run is to take again."""
-        for path in map(self.join, (LOG, VALIDATION, CHANGES)):
+        for path in map(self.join, (LOG, VALIDATION)):
             columns, rows = read_rows(path)
             if columns:
                 kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]
