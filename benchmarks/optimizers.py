@@ -93,11 +93,13 @@ def compete(contestants, images, validations, path):
             settings, every = contestant.recipe, contestant.recipe.steps // validations
             before = contestant.steps
             contestant.train(TURN)
-            if contestant.steps // every > before // every:
+            ended = before < contestant.steps == settings.steps
+            if ended or contestant.steps // every > before // every:
                 row = {
                     "num_filters": settings.num_filters,
                     "seed": settings.seed,
                     "optimizer": settings.optimizer,
+                    "precision": settings.precision,
                     "of_steps": settings.steps,
                     "step": contestant.steps,
                     "seconds": f"{contestant.seconds:.1f}",
@@ -111,7 +113,7 @@ def by_run(path):
     runs = {}
     for row in read_rows(path)[1]:
         key = int(row["num_filters"]), int(row["seed"]), row["optimizer"]
-        numbers = {name: float(v) for name, v in row.items() if name != "optimizer"}
+        numbers = {name: float(row[name]) for name in ("step", "seconds", "loss", "psnr", "bpp")}
         runs.setdefault(key, []).append(numbers)
     return runs
 
@@ -142,7 +144,7 @@ def plot(runs, path):
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     styles = ("-", "--", ":")
     widths, seeds = (sorted({key[i] for key in runs}) for i in (0, 1))
-    for (num_filters, seed, optimizer), rows in runs.items():
+    for (num_filters, seed, optimizer), rows in sorted(runs.items()):
         shown = [row for row in rows if row["loss"] <= 4]
         color = {"adam": "tab:orange", "muon": "tab:blue"}[optimizer]
         color = color if num_filters == widths[0] else {"tab:orange": "tab:red"}.get(color, "k")
@@ -182,6 +184,10 @@ def main(argv=None):
         precision=args.precision,
         seed=args.seed,
     )
+    make_folder(args.output)
+    path = os.path.join(args.output, "optimizers.csv")
+    if any(key[:2] == (args.num_filters, args.seed) for key in by_run(path)):
+        parser.error(f"{path} has N = {args.num_filters}, seed {args.seed} already")
     photographs = Photographs([args.photographs], base.crop, 3 * 2**30)
     found = [read_image(path) for path, _ in find_images(args.validation)]
     images = [middle(image) for image in found if min(image.shape[:2]) >= SIDE]
@@ -194,8 +200,6 @@ def main(argv=None):
         )
         for name, count in steps.items()
     ]
-    make_folder(args.output)
-    path = os.path.join(args.output, "optimizers.csv")
     try:
         compete(contestants, images, args.validations, path)
     finally:
