@@ -17,7 +17,7 @@ from gmm_attention.commands.batch import DEFAULT_MODEL
 from gmm_attention.errors import CheckpointError
 from gmm_attention.model import variables
 from gmm_attention.training import initial_weights, losses, state
-from gmm_attention.training.optimizers import OPTIMIZERS
+from gmm_attention.training.recipe import OPTIMIZERS
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -62,8 +62,9 @@ def test_steps_lower_the_loss_and_the_same_seeds_give_the_same_state(images, fre
     states = []
     for _ in range(2):
         step = fresh_step(optimizer)
-        rate = {"adam": 1e-3, "muon": 1e-2}[optimizer]
-        metrics = [step(images, [0, i], rate, 0.01) for i in range(25)]
+        # Muon begins at gray, from where noise has less to gain.
+        rate, count = {"adam": (1e-3, 15), "muon": (1e-2, 25)}[optimizer]
+        metrics = [step(images, [0, i], rate, 0.01) for i in range(count)]
         assert float(metrics[-1]["loss"]) < 0.9 * float(metrics[0]["loss"])
         states.append(step.arrays())
     for name, array in states[0].items():

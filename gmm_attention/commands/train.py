@@ -56,7 +56,7 @@ def _parser():
     how = parser.add_argument_group("how")
     how.add_argument(
         "--optimizer",
-        choices=("adam", "muon"),
+        choices=recipe.OPTIMIZERS,
         help="adam, as the paper; or muon, which moves kernels by Muon and the rest by Adam: less "
         f"than half of the steps, and a --learning-rate of {recipe.MUON_LEARNING_RATE:g} unless "
         f"it is given ({DEFAULTS.optimizer})",
@@ -235,9 +235,12 @@ def _train(args, settings):
         photographs = options.photographs(args, settings.crop)
         validation = options.validation(args)
         folder.make()
-    if (args.init_from or args.state) and folder.has_state() and not args.export:
-        print(f"{folder.path} has a state already: --init-from or --state is passed over")
-        args.init_from = args.state = None
+    if args.init_from and folder.has_state():
+        print(f"{folder.path} has a state already: --init-from is passed over")
+        args.init_from = None
+    if args.state and folder.has_state() and not args.export:
+        print(f"{folder.path} has a state already: --state is passed over")
+        args.state = None
     print("starts; the first step takes longest", flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf

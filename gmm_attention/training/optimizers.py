@@ -6,8 +6,6 @@ import tensorflow as tf
 
 from gmm_attention.model import variables
 
-OPTIMIZERS = ("adam", "muon")
-
 # Adam's, as in TensorFlow 1, whose default epsilon is not that of Keras.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 

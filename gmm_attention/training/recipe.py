@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("step", "cosine", "constant")
 
 # Muon's at its highest, where none is given; at N = 32 twice as much ends worse.
@@ -46,7 +47,7 @@ class Recipe:
     batch: int = 8  # crops in a step, of all devices together
     crop: int = 256  # their sides, in pixels
     steps: int = 1_000_000
-    optimizer: str = "adam"  # or "muon"
+    optimizer: str = "adam"  # or another of OPTIMIZERS
     schedule: str = "step"  # or one of the other SCHEDULES
     learning_rate: float = 1e-4  # at its highest
     warm_up: int = 0  # steps, in which the rate rises to that

@@ -9,6 +9,7 @@ from gmm_attention.evaluation.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
 from gmm_attention.model.layers import Attention, Convolution
 from gmm_attention.training import losses, optimizers, state
+from gmm_attention.training.recipe import OPTIMIZERS
 
 # The quantiles only follow the density that the other variables make; they may run ahead.
 QUANTILES = "entropy_bottleneck/quantiles"
@@ -103,8 +104,8 @@ class TrainStep:
         xla=False,
         optimizer="adam",
     ):
-        if optimizer not in optimizers.OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {optimizers.OPTIMIZERS}, not {optimizer!r}")
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, not {optimizer!r}")
         self.model, self.average_model = model, average_model
         self.metric, self.average_decay, self.clip_norm = metric, average_decay, clip_norm
         self.strategy = tf.distribute.get_strategy()
