@@ -177,18 +177,19 @@ def test_sigterm_saves_and_exits_as_ended_by_it(photographs, tmp_path):
 def test_a_copy_of_a_run_is_cooled_down_with_other_settings(whole_run, tmp_path):
     args = [*whole_run[2][:-1], tmp_path / "run", "--state", whole_run[0], "--steps", 44]
     args += ["--schedule", "constant", "--cool-down", 3, "--batch", 2, "--log-every", 1]
+    args += ["--synthesis-input", "rounded"]
     out, _ = finish(start(*args))
     assert f"goes on from step 40 of {whole_run[0]}" in out
     changes = {row["setting"]: row for row in changed(tmp_path / "run")}
     assert changes["batch"] == {"step": "40", "setting": "batch", "before": "4", "now": "2"}
-    assert set(changes) == {"batch", "steps", "schedule", "cool_down"}
+    assert set(changes) == {"batch", "steps", "schedule", "cool_down", "synthesis_input"}
     log = rows(tmp_path / "run" / "log.csv")
     assert [float(row["learning_rate"]) for row in log] == [1e-3, 7.5e-4, 5e-4, 2.5e-4]
     assert state.load(tmp_path / "run" / "state.npz")[1]["progress"]["samples"] == 168
     # The same command finds it finished, and leaves its log alone.
     out, _ = finish(start(*args))
     assert "--state is passed over" in out and "step 44 of 44" in out
-    assert len(changed(tmp_path / "run")) == 4
+    assert len(changed(tmp_path / "run")) == 5
 
 
 def changed(run):

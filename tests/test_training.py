@@ -197,6 +197,30 @@ def test_an_unknown_optimizer_is_refused(fresh_step):
         TrainStep(step.model, step.average_model, "mse", optimizer="sgd")
 
 
+def test_the_synthesis_may_learn_from_rounded_latents(images, fresh_step):
+    """What it makes of y is what it decodes; the rate is that of noisy latents, as without."""
+    step = fresh_step()
+    rounded = TrainStep(step.model, step.average_model, "mse", synthesis_input="rounded")
+    x = images / np.float32(255)
+    noise = uniform_noise(2, 64, 64, 8, [0, 0])
+    x_hat, likelihoods = step.model(x, noise, round_for_synthesis=True)
+    np.testing.assert_array_equal(x_hat, step.model(x)[0])
+    for name, expected in step.model(x, noise)[1].items():
+        np.testing.assert_array_equal(likelihoods[name], expected)
+    metrics, by_rate = rounded.gradients(images, [0, 0], 0.0, 0, 1)
+    np.testing.assert_allclose(metrics["mse"], np.mean((x_hat - x) ** 2), rtol=1e-5)
+    # The picture's gradient reaches the analysis, as if nothing had been rounded.
+    _, by_picture = rounded.gradients(images, [0, 0], 1.0, 0, 1)
+    assert next(iter(rounded.weights)).startswith("analysis/")
+    assert np.abs(by_picture[0]).max() > 1e3 * np.abs(by_rate[0]).max() > 0
+
+
+def test_an_unknown_synthesis_input_is_refused(fresh_step):
+    step = fresh_step()
+    with pytest.raises(ValueError, match="synthesis_input must be one of"):
+        TrainStep(step.model, step.average_model, "mse", synthesis_input="raw")
+
+
 def test_training_by_muon_begins_at_gray(images):
     x_hat, _ = build_model(8, 3, True, optimizer="muon")(images / np.float32(255))
     np.testing.assert_array_equal(x_hat, np.full(images.shape, 0.5))

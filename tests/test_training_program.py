@@ -255,9 +255,9 @@ def test_trace_refuses_what_jax_could_not_repeat(function, problem):
 
 @pytest.mark.slow
 def test_muons_own_network_can_be_exported():
-    """It sums the gradients of its attention modules by itself."""
+    """It sums the gradients of its attention modules by itself, and may round y."""
     models = [build_model(8, 3, True, optimizer="muon") for _ in range(2)]
-    step = TrainStep(*models, "mse", optimizer="muon")
+    step = TrainStep(*models, "mse", optimizer="muon", synthesis_input="rounded")
     arguments = [
         tf.TensorSpec([2, 64, 64, 3], tf.uint8, "images"),
         tf.TensorSpec([2], tf.int32, "seed"),

@@ -90,6 +90,12 @@ def _parser():
         f"none ({DEFAULTS.average_decay})",
     )
     add(
+        "--synthesis-input",
+        choices=recipe.SYNTHESIS_INPUTS,
+        help="what the synthesis learns from: y with noise, as in the paper, or rounded y, as it "
+        f"decodes, for the cool-down; the rate keeps its noise ({DEFAULTS.synthesis_input})",
+    )
+    add(
         "--precision",
         choices=("float32", "bfloat16"),
         help="of analysis' and synthesis' convolutions: bfloat16 is faster on "
@@ -214,6 +220,7 @@ def _train_step(settings, args):
         settings.clip_norm,
         args.xla,
         settings.optimizer,
+        settings.synthesis_input,
     )
 
 

@@ -75,7 +75,7 @@ class Cheng2020(tf.keras.Model):
         self.entropy_parameters = EntropyParameters(num_filters, num_mixtures)
         self.entropy_bottleneck = EntropyBottleneck()
 
-    def call(self, x, noise=None):
+    def call(self, x, noise=None, round_for_synthesis=False):
         """Codes x, with rounding or, in training, with noise in its place.
 
         Args:
@@ -83,6 +83,8 @@ class Cheng2020(tf.keras.Model):
           noise: None to round, or the pair of tensors added to y ([B, H/16, W/16, N]) and z
             ([B, H/64, W/64, N]), uniform in [-1/2, 1/2). The same noisy y feeds context model,
             likelihoods and synthesis.
+          round_for_synthesis: give the synthesis rounded y in place of noisy y, as it gets when it
+            decodes. Its gradient reaches y as if y had not been rounded.
 
         Returns:
           x_hat: [B, H, W, 3] float32, not clipped.
@@ -101,6 +103,8 @@ class Cheng2020(tf.keras.Model):
         phi = self.hyper_synthesis(z_hat)
         mixture = self.entropy_parameters([y_hat, phi])
         likelihoods_y = gaussian_mixture.likelihoods(y_hat, *mixture)
+        if round_for_synthesis:
+            y_hat = y + tf.stop_gradient(tf.round(y) - y)
         return self.synthesis(y_hat), {"y": likelihoods_y, "z": likelihoods_z}
 
     def get_config(self):

@@ -5,6 +5,7 @@ import math
 
 OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("step", "cosine", "constant")
+SYNTHESIS_INPUTS = ("noise", "rounded")
 
 # Muon's at its highest, where none is given; at N = 32 twice as much ends worse.
 MUON_LEARNING_RATE = 1e-2
@@ -52,6 +53,7 @@ class Recipe:
     learning_rate: float = 1e-4  # at its highest
     warm_up: int = 0  # steps, in which the rate rises to that
     cool_down: int = 10_000  # last steps, in which the rate of "constant" falls to nothing
+    synthesis_input: str = "noise"  # or "rounded", where the rate alone keeps its noise
     clip_norm: float = 1.0  # of the gradient, 0 for no limit
     average_decay: float = 0.999  # of the moving average, in a step
     flip: bool = True  # mirror half of the crops

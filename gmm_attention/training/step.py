@@ -9,7 +9,7 @@ from gmm_attention.evaluation.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
 from gmm_attention.model.layers import Attention, Convolution
 from gmm_attention.training import losses, optimizers, state
-from gmm_attention.training.recipe import OPTIMIZERS
+from gmm_attention.training.recipe import OPTIMIZERS, SYNTHESIS_INPUTS
 
 # The quantiles only follow the density that the other variables make; they may run ahead.
 QUANTILES = "entropy_bottleneck/quantiles"
@@ -85,6 +85,7 @@ class TrainStep:
       xla: compile forward and backward pass by XLA.
       optimizer: "adam", or "muon" for the kernels (see `optimizers.muon_matrices`) and Adam for
         all else.
+      synthesis_input: "noise", y with the noise that its rate is of, or "rounded" (see Cheng2020).
 
     Attributes:
       state: dict of str to tf.Variable: `weights/NAME`, `average/NAME`, either `muon_m/NAME` or
@@ -103,9 +104,15 @@ class TrainStep:
         clip_norm=1.0,
         xla=False,
         optimizer="adam",
+        synthesis_input="noise",
     ):
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {OPTIMIZERS}, not {optimizer!r}")
+        if synthesis_input not in SYNTHESIS_INPUTS:
+            raise ValueError(
+                f"synthesis_input must be one of {SYNTHESIS_INPUTS}, not {synthesis_input!r}"
+            )
+        self._round_for_synthesis = synthesis_input == "rounded"
         self.model, self.average_model = model, average_model
         self.metric, self.average_decay, self.clip_norm = metric, average_decay, clip_norm
         self.strategy = tf.distribute.get_strategy()
@@ -185,7 +192,7 @@ class TrainStep:
         noise = [tf.slice(t, [part * batch, 0, 0, 0], [batch, *t.shape[1:]]) for t in noise]
         weights = list(self.weights.values())
         with tf.GradientTape() as tape:
-            x_hat, likelihoods = self.model(x, noise=noise)
+            x_hat, likelihoods = self.model(x, noise, self._round_for_synthesis)
             metrics = losses.rate_distortion(x, x_hat, likelihoods, lmbda, self.metric)
             auxiliary_loss = self.model.entropy_bottleneck.auxiliary_loss()
             # Each reaches variables of its own: the loss all but the quantiles.
