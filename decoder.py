@@ -1,4 +1,4 @@
-"""The door to gmm_attention.commands.decoder; see --help."""
+"""Runs gmm_attention.commands.decoder; see --help."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The door to gmm_attention.commands.encoder; see --help."""
+"""Runs gmm_attention.commands.encoder; see --help."""
 
 import sys
 

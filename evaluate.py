@@ -1,4 +1,4 @@
-"""The door to gmm_attention.commands.evaluate; see --help."""
+"""Runs gmm_attention.commands.evaluate; see --help."""
 
 import sys
 

@@ -5,13 +5,15 @@ Models are not part of the package: an installed command takes one by --model, o
 default in ./models.
 """
 
+import os
 import platform
+import re
 import sys
 
 from setuptools import find_packages, setup
 
-# Before pip looks for the dependencies, whose absence it would report without a reason; and in
-# words that any Python can parse.
+# This check runs before pip looks for the dependencies, whose absence it would report without a
+# reason. It is written so that any Python can parse it.
 if (
     not (3, 9) <= sys.version_info[:2] <= (3, 11)
     or platform.system() != "Linux"
@@ -29,9 +31,14 @@ if (
         ".venv/bin/pip install ."
     )
 
+# The version stands in the package alone, which setup.py cannot import without its dependencies.
+package = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gmm_attention", "__init__.py")
+with open(package, encoding="utf-8") as file:
+    version = re.search(r'^__version__ = "([^"]+)"$', file.read(), re.MULTILINE).group(1)
+
 setup(
     name="gmm-attention",
-    version="0.1.0",
+    version=version,
     description=(
         "Learned image compression with Gaussian mixture likelihoods and attention "
         "(Cheng et al., CVPR 2020) for TensorFlow 2"
@@ -46,20 +53,29 @@ setup(
         "range-coder==1.1",
         "numpy>=1.23.5,<2",
         "imageio>=2.28,<3",
-        # imageio brings Pillow, but images.py also relies on how Pillow names sample layouts.
-        # 11.3 is the first to write AVIF.
+        # imageio depends on Pillow, but images.py also relies on Pillow's names of sample layouts.
+        # 11.3 is the first version that writes AVIF.
         "pillow>=11.3,<14",
         "matplotlib>=3.6,<4",
         "bjontegaard==1.3.0",
-        # Counts the cores that a container's quota leaves, which Python does not.
+        # Counts the cores within a container's quota, which Python's own count ignores.
         "loky>=3.4,<4",
     ],
     extras_require={
-        "test": ["pytest", "hypothesis", "scikit-image", "pillow-jxl-plugin"],
+        "test": [
+            "pytest",
+            "hypothesis",
+            "scikit-image",
+            "pillow-jxl-plugin",
+            # Of mypy and import-linter, pip installs the last versions that support its Python.
+            "ruff",
+            "mypy",
+            "import-linter",
+        ],
         # For evaluate.py --codecs jxl.
         "jxl": ["pillow-jxl-plugin"],
-        # CUDA 11.8 as tensorflow 2.14.1 lists it in its extra "and-cuda", but for tensorrt, which
-        # TensorFlow can do without and which pip does not install in the version listed there.
+        # CUDA 11.8 as in the extra "and-cuda" of tensorflow 2.14.1, except tensorrt: TensorFlow
+        # works without it, and pip cannot install the version listed there.
         "gpu": [
             "nvidia-cublas-cu11==11.11.3.6",
             "nvidia-cuda-cupti-cu11==11.8.87",

@@ -1,4 +1,4 @@
-"""The door to gmm_attention.commands.train; see --help."""
+"""Runs gmm_attention.commands.train; see --help."""
 
 import sys
 

@@ -1,11 +1,14 @@
-"""Times the entropy path, from latents to strings and back: one JSON line for each direction.
+"""Times entropy coding, from latents to strings and back: one JSON line for each direction.
 
     python benchmarks/entropy_coding.py
 
-The latents are a 768x512 image's at 128 filters: random weights, y Laplacian of scale 1, all
-channels live. Milliseconds are medians. `load` is the machine's before the first run: on a machine
-that does other work the times say little.
+The latents have the shape of a 768x512 image's at 128 filters; the weights are random, y is
+Laplacian of scale 1, all channels are live. Times are medians in milliseconds, except `least`. A
+first line gives the strings' lengths in bytes and the machine's load average before the first run:
+on a machine that does other work the times say little.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -14,7 +17,9 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -24,44 +29,46 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from integer_model import random_arrays  # noqa: E402
 
-from gmm_attention.codec import latents  # noqa: E402
-from gmm_attention.entropy_coding import cdf, prediction, range_coder  # noqa: E402
+from gmm_attention.codec import wavefront  # noqa: E402
+from gmm_attention.entropy_coding import cdf, integer_model, range_coder  # noqa: E402
 from gmm_attention.entropy_coding.quantization import integer_arrays  # noqa: E402
 
-STAGES = {
-    "hyper_synthesis": [(prediction.Prediction, "phi")],
-    "layers": [(prediction.ImagePrediction, name) for name in ("hyper_part", "mixtures")],
+# The functions whose times make up each stage, as owner and attribute.
+STAGES: dict[str, list[tuple[Any, str]]] = {
+    "hyper_synthesis": [(integer_model.IntegerEntropyModel, "phi")],
+    "layers": [(integer_model.ImageContext, name) for name in ("hyper_part", "mixtures")],
     "counts": [(cdf, "counts")],
     "intervals": [(cdf, name) for name in ("first_intervals", "tail_intervals")],
     "tables": [(cdf, name) for name in ("first_tables", "tail_tables")],
-    "z": [(latents, "_z_intervals"), (latents, "_decode_z")],
+    "z": [(wavefront, "_z_intervals"), (wavefront, "_decode_z")],
     "symbols": [(range_coder.Decoder, name) for name in ("symbols", "escapes", "charge")],
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=15, help="of each direction (default 15)")
-    parser.add_argument("--num_filters", type=int, default=128, help="default 128")
+    parser.add_argument("--runs", type=int, default=15, help="runs of each direction (default 15)")
+    parser.add_argument("--num_filters", type=int, default=128, help="N (default 128)")
     runs, num_filters = vars(parser.parse_args(argv)).values()
 
-    model = prediction.Prediction(integer_arrays(random_arrays(num_filters)))
+    model = integer_model.IntegerEntropyModel(integer_arrays(random_arrays(num_filters)))
     rng = np.random.default_rng(0)
     y_hat = np.rint(rng.laplace(0, 1, [32, 48, num_filters])).astype(np.int32)
     z_symbols = rng.integers(-2, 3, [8, 12, num_filters])
-    strings = latents.encode_latents(model, z_symbols, y_hat)
+    strings = wavefront.encode_latents(model, z_symbols, y_hat)
     print(json.dumps({
         "z_bytes": len(strings[1]),
         "y_bytes": len(strings[2]),
         "load": os.getloadavg()[0],
     }))  # fmt: skip
-    report("encode", runs, lambda: latents.encode_latents(model, z_symbols, y_hat))
-    report("decode", runs, lambda: latents.decode_latents(model, 8, 12, *strings))
+    report("encode", runs, lambda: wavefront.encode_latents(model, z_symbols, y_hat))
+    report("decode", runs, lambda: wavefront.decode_latents(model, 8, 12, *strings))
 
 
-def report(name, runs, function):
-    """Prints the medians of the whole and of its stages; what no stage takes is 'other'."""
-    whole, stages = [], {}
+def report(name: str, runs: int, function: Callable[[], Any]) -> None:
+    """Prints the median times of a function and of its stages; 'other' is the rest."""
+    whole: list[float] = []
+    stages: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         for stage, functions in STAGES.items():
             stages[stage] = []
@@ -83,10 +90,10 @@ def report(name, runs, function):
     )
 
 
-def stopwatch(function, times):
-    """Wraps a function so that what it takes adds to the last of some times."""
+def stopwatch(function: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
+    """Wraps a function so that each call adds its seconds to the last entry of `times`."""
 
-    def timed(*args, **kwargs):
+    def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         try:
             return function(*args, **kwargs)

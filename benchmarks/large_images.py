@@ -1,13 +1,16 @@
-"""Memory and time per pixel of large images, beside one of 768x512: N = 128, all channels live.
+"""Compares memory and time per pixel of large images with 768x512: N = 128, all channels live.
 
     python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400] [--programs]
 
-The images are IMAGE mirrored side by side as often as needed. The weights are random, as in
-speed.py. Prints, for encoding and for decoding, each in a process of its own: seconds per
-megapixel of padded image, their ratio to 768x512's, measured before and after (the mean of both),
-and the resident maximum. With --programs in place of that the resident maximum of encoder.py, with
-PSNR and MS-SSIM, and of decoder.py, for a PNG file of each size.
+The large images are IMAGE, mirrored side by side as often as needed. The weights are random, as in
+speed.py. For encoding and for decoding, each in a process of its own, it prints the seconds per
+megapixel of padded image, their ratio to those of 768x512 pixels (the mean of one measurement
+before and one after), and the process's largest resident memory in GiB. With --programs it prints
+instead the largest resident memory of encoder.py, which also computes PSNR and MS-SSIM, and of
+decoder.py, for a PNG file of each size.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -17,6 +20,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,13 +31,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = (768, 512)
 
 
-def size(text):
+def size(text: str) -> tuple[int, int]:
+    """Reads a size such as "768x512" as width, height in pixels."""
     width, height = map(int, text.split("x"))
     return width, height
 
 
-def enlarged(path, width, height):
-    """Reads 768x512 pixels, and mirrors them to a size."""
+def enlarged(path: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first 768x512 pixels of an image, and the same mirrored to a larger size."""
     import numpy as np
 
     from gmm_attention.images import read_image
@@ -40,8 +48,10 @@ def enlarged(path, width, height):
     return image, np.pad(image, [(0, rows), (0, columns), (0, 0)], "symmetric")
 
 
-def measure(direction, path, width, height, model, coded):
-    """In this process: prints seconds per megapixel and GiB."""
+def measure_here(
+    direction: str, path: str, width: int, height: int, model: str, coded: str
+) -> None:
+    """Prints this process's seconds per megapixel and GiB; `coded` is the coded files' prefix."""
     from gmm_attention.codec import image_codec
 
     codec = image_codec.load(model)
@@ -66,22 +76,22 @@ def measure(direction, path, width, height, model, coded):
     print(seconds / megapixels, memory)
 
 
-def save_model(path, image):
+def save_model(path: str, image: str) -> None:
+    """Saves the random model of speed.py, with y scaled for the image at a path."""
     import numpy as np
     import tensorflow as tf
     from speed import build_codec
 
-    from gmm_attention import checkpoints, export, images
+    from gmm_attention import images, padding
+    from gmm_attention.checkpoints import files
 
-    x = tf.constant(images.pad(images.read_image(image))[None] / np.float32(255))
-    model = build_codec(x).model
-    tables = model.entropy_bottleneck.range_coder_tables()
-    settings = {**model.get_config(), "exported": True}
-    checkpoints.save(path, export.export_arrays(model, tables), settings)
+    x = tf.constant(padding.pad(images.read_image(image))[None] / np.float32(255))
+    codec = build_codec(x)
+    files.save(path, codec.exported, {**codec.model.get_config(), "exported": True})
 
 
-def measure_programs(path, width, height, model, folder):
-    """Prints GiB."""
+def measure_programs(path: str, width: int, height: int, model: str, folder: str) -> None:
+    """Prints the largest resident memory of encoder.py and of decoder.py for one size, in GiB."""
     from gmm_attention.images import write_png
 
     png, coded, decoded = (os.path.join(folder, name) for name in ("a.png", "coded", "decoded"))
@@ -95,7 +105,7 @@ def measure_programs(path, width, height, model, folder):
         print(f"{width}x{height}, {program}.py: {usage.ru_maxrss / 2**20:.2f} GiB", flush=True)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     sizes = [(4000, 3000), (8200, 6100), (12000, 8400)]
@@ -105,20 +115,21 @@ def main():
     args = parser.parse_args()
     if args.one:
         direction, path, width, height, model, coded = args.one
-        return measure(direction, path, int(width), int(height), model, coded)
+        return measure_here(direction, path, int(width), int(height), model, coded)
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         save_model(model, args.image)
         if args.programs:
-            for sides in args.sizes:
-                measure_programs(args.image, *sides, model, folder)
+            for width, height in args.sizes:
+                measure_programs(args.image, width, height, model, folder)
             return
 
-        def run(direction, width, height):
+        def run(direction: str, width: int, height: int) -> tuple[float, float]:
             coded = os.path.join(folder, f"{width}x{height}")
             one = [direction, args.image, width, height, model, coded]
             command = [sys.executable, __file__, args.image, "--one", *map(str, one)]
-            return map(float, subprocess.check_output(command, text=True).split())
+            seconds, memory = subprocess.check_output(command, text=True).split()
+            return float(seconds), float(memory)
 
         for sides in args.sizes:
             for direction in ("encode", "decode"):

@@ -1,19 +1,25 @@
-"""Adam and Muon side by side: the loss of validation over steps and over seconds.
+"""Compares Adam and Muon: validation loss over steps and over seconds.
 
     python benchmarks/optimizers.py PHOTOGRAPHS VALIDATION --output docs/optimizers
 
-Both train a new network on the same crops and take turns of 25 steps in one process, so that both
-meet the same machine. The rate falls by a cosine to the end of each one's own steps. Writes
-optimizers.csv, a row for each validation, which later commands (other seeds, other widths) add to,
-and optimizers.png, and prints each optimizer's end, and when Muon was first as good as Adam's.
+Each trains a new network on the same crops. They take turns of 25 steps in one process, so that
+the load of the machine affects both alike. Each learning rate falls in half a cosine over the
+optimizer's own number of steps. Writes optimizers.csv with a row for each validation, to which
+later commands with other seeds or other N add theirs, and the plot optimizers.png. Prints the final
+results of each optimizer, and after which share of Adam's steps and seconds Muon was as good as
+Adam at its end.
 
-Validation is of the middle 256x256 of each photograph, by rounding; seconds are those of steps.
+Validation measures the middle 256x256 of each photograph, with rounded latents. Seconds are those
+of training steps only.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,7 +29,8 @@ import tensorflow as tf  # noqa: E402
 from training import cpu_model  # noqa: E402
 
 from gmm_attention.files import append_row, make_folder, read_rows  # noqa: E402
-from gmm_attention.images import find_images, read_image  # noqa: E402
+from gmm_attention.image_folders import find_images  # noqa: E402
+from gmm_attention.images import read_image  # noqa: E402
 from gmm_attention.training import recipe, step  # noqa: E402
 from gmm_attention.training.data import Batches, Photographs  # noqa: E402
 from gmm_attention.training.loop import validation_loss  # noqa: E402
@@ -33,15 +40,20 @@ SIDE = 256
 RATES = {"adam": 1e-3, "muon": recipe.MUON_LEARNING_RATE}
 
 
+# (N, seed, optimizer) -> rows of optimizers.csv
+Runs = dict[tuple[int, int, str], list[dict[str, float]]]
+
+
 class Contestant:
-    """A run of one optimizer.
+    """The run of one optimizer.
 
     Attributes:
       recipe: Recipe.
-      steps, seconds: taken so far.
+      steps: number of steps taken so far.
+      seconds: time that they took.
     """
 
-    def __init__(self, settings, photographs):
+    def __init__(self, settings: recipe.Recipe, photographs: Photographs) -> None:
         self.recipe = settings
         tf.keras.utils.set_random_seed(settings.seed)
         network = settings.num_filters, settings.num_mixtures, settings.attention
@@ -57,19 +69,19 @@ class Contestant:
         self._batches = Batches(photographs, settings.batch, settings.seed, workers=1)
         self.steps, self.seconds = 0, 0.0
 
-    def train(self, count):
-        """Takes so many steps, or those that are left."""
+    def train(self, count: int) -> None:
+        """Takes `count` steps, or as many as are left."""
         for i in range(self.steps, min(self.steps + count, self.recipe.steps)):
             images = next(self._batches)
             begin = time.perf_counter()
             arguments = [self.recipe.seed, i], self.recipe.rate_at(i), self.recipe.lmbda
             float(self._step(images, *arguments)["loss"])
-            # The first step is the time that TensorFlow takes to compile.
+            # The first step is not counted, since it includes TensorFlow's compilation.
             self.seconds += time.perf_counter() - begin if i else 0
             self.steps += 1
 
-    def validate(self, images):
-        """Means of loss, PSNR and bpp over photographs, uint8 [SIDE, SIDE, 3] each."""
+    def validate(self, images: Sequence[np.ndarray]) -> dict[str, float]:
+        """Mean loss, PSNR (dB) and bpp over photographs, uint8 [SIDE, SIDE, 3] each."""
         rows = []
         for image in images:
             measures, _ = self._step.validate(image)
@@ -77,17 +89,28 @@ class Contestant:
             rows.append([validation_loss(self.recipe, measures), measures["psnr"], bpp])
         return dict(zip(("loss", "psnr", "bpp"), np.mean(rows, axis=0)))
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the threads that make batches."""
         self._batches.close()
 
 
-def middle(image):
+def middle(image: np.ndarray) -> np.ndarray:
+    """The middle of an image, uint8 [SIDE, SIDE, 3]."""
     top, left = ((side - SIDE) // 2 for side in image.shape[:2])
     return image[top:, left:][:SIDE, :SIDE]
 
 
-def compete(contestants, images, validations, path):
-    """Has contestants train by turns to their ends; writes a row for each validation."""
+def compete(
+    contestants: Sequence[Contestant], images: Sequence[np.ndarray], validations: int, path: str
+) -> None:
+    """Trains all contestants to the end, in turns, and appends a row for each validation.
+
+    Args:
+      contestants: list of Contestant.
+      images: list of uint8 [SIDE, SIDE, 3] to validate on.
+      validations: number of validations over a run.
+      path: of the CSV file.
+    """
     while any(c.steps < c.recipe.steps for c in contestants):
         for contestant in contestants:
             settings, every = contestant.recipe, contestant.recipe.steps // validations
@@ -108,9 +131,9 @@ def compete(contestants, images, validations, path):
                 append_row(path, {**row, **{name: f"{v:.5g}" for name, v in means.items()}})
 
 
-def by_run(path):
-    """The rows of a CSV file of `compete`: dict of (N, seed, optimizer) to list of rows."""
-    runs = {}
+def by_run(path: str) -> Runs:
+    """Reads a CSV file that `compete` wrote."""
+    runs: Runs = {}
     for row in read_rows(path)[1]:
         key = int(row["num_filters"]), int(row["seed"]), row["optimizer"]
         numbers = {name: float(row[name]) for name in ("step", "seconds", "loss", "psnr", "bpp")}
@@ -118,7 +141,8 @@ def by_run(path):
     return runs
 
 
-def print_results(runs):
+def print_results(runs: Runs) -> None:
+    """Prints the end of each run, and when it was as good as Adam's; see `by_run`."""
     print("N, seed, optimizer: steps, s a step, loss, PSNR (dB), bpp")
     for (num_filters, seed, optimizer), rows in runs.items():
         last = rows[-1]
@@ -134,13 +158,14 @@ def print_results(runs):
         first = next((row for row in rows if row["loss"] <= adam[-1]["loss"]), None)
         if first:
             print(
-                f"N = {num_filters}, seed {seed}: {optimizer} is as good as adam's end after "
+                f"N = {num_filters}, seed {seed}: {optimizer} is as good as adam at its end after "
                 f"{first['step'] / adam[-1]['step']:.2f} of its steps and "
                 f"{first['seconds'] / adam[-1]['seconds']:.2f} of its seconds"
             )
 
 
-def plot(runs, path):
+def plot(runs: Runs, path: str) -> None:
+    """Plots the validation loss over steps and over seconds; see `by_run`."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     styles = ("-", "--", ":")
     widths, seeds = (sorted({key[i] for key in runs}) for i in (0, 1))
@@ -162,10 +187,10 @@ def plot(runs, path):
     figure.savefig(path, dpi=120)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", help="folder of photographs to learn from")
-    parser.add_argument("validation", help="folder of other photographs")
+    parser.add_argument("validation", help="folder of other photographs to validate on")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--num-filters", type=int, default=32, metavar="N")
     parser.add_argument("--adam-steps", type=int, default=5000, metavar="COUNT")

@@ -1,12 +1,15 @@
-"""What bfloat16 operands change in the loss: one state of training, the same batches, both ways.
+"""How much bfloat16 operands change the loss: one training state and the same batches, both ways.
 
     python benchmarks/precision.py runs/NAME PHOTOGRAPHS
 
-Prints the mean and the largest relative difference of a batch's loss.
+Prints the mean and the largest relative difference between the losses of a batch.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,7 +22,7 @@ from gmm_attention.training.run_folder import RunFolder  # noqa: E402
 BATCHES = 30
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run of train.py")
     parser.add_argument("photographs", help="folder of photographs")
@@ -27,7 +30,7 @@ def main(argv=None):
     arrays, settings = RunFolder(args.run).load_state()
     trained = recipe.from_settings(settings)
     photographs = Photographs([args.photographs], trained.crop, 2**30)
-    # A seed that training did not have.
+    # Another seed than that of the run, for crops that it was not trained on.
     with Batches(photographs, trained.batch, trained.seed + 1) as batches:
         images = [next(batches) for _ in range(BATCHES)]
     network = trained.num_filters, trained.num_mixtures, trained.attention
@@ -36,7 +39,7 @@ def main(argv=None):
         model = step.build_model(*network, bfloat16)
         train_step = step.TrainStep(model, step.build_model(*network), trained.metric)
         train_step.restore(arrays, args.run)
-        # At a learning rate of 0 the weights stay.
+        # At a learning rate of 0 the weights stay the same.
         steps = (train_step(x, [0, i], 0.0, trained.lmbda) for i, x in enumerate(images))
         losses.append(np.array([float(metrics["loss"]) for metrics in steps]))
     change = losses[1] / losses[0] - 1

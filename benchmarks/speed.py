@@ -1,11 +1,13 @@
-"""Encoding and decoding against the transforms alone: N = 128, one photograph, all channels live.
+"""Times encoding and decoding against the transforms alone: N = 128, one image, all channels live.
 
     python benchmarks/speed.py IMAGE [--runs 7]
 
-The weights are random, with y scaled to a standard deviation of 1.5, for speed does not depend on
-what they were trained for. Prints medians in seconds, and the ratios: everything but the transform
-over the transform, each the median of ratios within one run.
+The weights are random, with y scaled to a standard deviation of 1.5, since speed does not depend on
+what they were trained for. It prints median times in seconds, and for either direction the ratio of
+everything but the transform to the transform, the median of the ratios within one run.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -16,19 +18,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from gmm_attention import export, images  # noqa: E402
+from gmm_attention import images, padding  # noqa: E402
+from gmm_attention.checkpoints import integers, loading  # noqa: E402
 from gmm_attention.codec.image_codec import ImageCodec  # noqa: E402
 from gmm_attention.model import variables  # noqa: E402
 
 NUM_FILTERS = 128
 
 
-def build_codec(x):
+def build_codec(x: tf.Tensor) -> ImageCodec:
+    """Makes a codec of random weights that gives y a standard deviation of 1.5 for the image x."""
     tf.keras.utils.set_random_seed(0)
     model = variables.build_model(NUM_FILTERS, 3, attention=True, rdft=False)
     named = variables.by_name(model)
     last = named["analysis/Block_3/layer_2/kernel"]
-    for name, variable in named.items():  # at its initial size GDN's inverse grows without bound
+    for name, variable in named.items():
+        # With kernels of their initial size, the values would grow without bound in inverse GDN.
         if name.startswith("synthesis/") and name.endswith("/kernel"):
             variable.assign(0.5 * variable)
     without_attention = model.analysis.blocks[2](
@@ -37,17 +42,17 @@ def build_codec(x):
     deviation = tf.math.reduce_std(model.analysis.blocks[3](without_attention), axis=[0, 1, 2])
     last.assign(last / deviation)
     last.assign(last * 1.5 / tf.math.reduce_std(model.analysis(x)))
-    tables = model.entropy_bottleneck.range_coder_tables()
-    return ImageCodec(model, export.export_arrays(model, tables), {}, "random weights")
+    exported = integers.export_arrays(variables.arrays(model), model.entropy_bottleneck)
+    return ImageCodec(loading.LoadedModel(model, exported, {}, "random weights"))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     parser.add_argument("--runs", type=int, default=7)
     args = parser.parse_args()
     image = images.read_image(args.image)
-    x = tf.constant(images.pad(image)[None] / np.float32(255))
+    x = tf.constant(padding.pad(image)[None] / np.float32(255))
     codec = build_codec(x)
     analysis = tf.function(codec.model.analysis.call, autograph=False)
     synthesis = tf.function(codec.model.synthesis.call, autograph=False)

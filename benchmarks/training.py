@@ -1,28 +1,32 @@
-"""Training steps on the CPU, in images a second, this project and CompressAI taking turns.
+"""Speed of training on the CPU: this project and CompressAI take turns, in images per second.
 
     python benchmarks/training.py [--compressai-python ENVIRONMENT/bin/python] [--rounds 3]
 
-A step is all that one batch takes in training: forward with noise, lambda * 255^2 * MSE + bpp,
-backward, gradients clipped, Adam, and Adam again for the quantiles (here also the moving average
-of the weights; CompressAI's is that of its examples/train.py, for its cheng2020-attn). Images are
-random and smooth, weights random: speed does not depend on either.
+A step includes everything that training does with a batch: the forward pass with noise, the loss
+lambda * 255^2 * MSE + bpp, the backward pass, gradient clipping, Adam, and Adam for the quantiles.
+Our step also updates the moving average of the weights. CompressAI's step is that of its
+examples/train.py, for its cheng2020-attn. Images are random and smooth, weights are random: the
+speed depends on neither.
 
-Each contestant is a process of its own, asked for one step at a time while the others wait, so
-that all meet the same machine in the same minutes. Prints the median seconds of a step, the
-extremes, images a second, and the convolutions' operations (2 for a multiply-add, thrice the
-forward pass) as a share of what a float32 matrix product reaches between the same steps.
+Each contestant is a process of its own. It is asked for one step at a time while the others wait,
+so that all of them run under the same load. Prints for each the median seconds of a step, the
+shortest and longest, images per second, and the speed of its convolutions (two operations for a
+multiply-add, three times those of the forward pass) as a share of the speed of a float32 matrix
+product that is measured between the steps.
 
-CompressAI has its own environment, with PyTorch:
+CompressAI needs an environment of its own, with PyTorch:
 
     python3.11 -m venv ENVIRONMENT
     ENVIRONMENT/bin/pip install torch==2.13.0 compressai==1.2.8
 
-With a CPU build of torch beside the registry's torchvision, which is built for CUDA, importing
-compressai fails for want of `torchvision::nms`. It needs only torchvision's names, and an older
-one gives them (with a warning about `image.so` that does not matter):
+With a CPU build of torch, importing compressai fails: torchvision from the registry is built for
+CUDA, and its operator `torchvision::nms` is missing. An older torchvision is enough, since
+compressai only needs its names. It gives a warning about `image.so` that does not matter:
 
     ENVIRONMENT/bin/pip install --no-deps torchvision==0.15.2
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -32,20 +36,27 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gmm_attention.model import Cheng2020
+    from gmm_attention.training.step import TrainStep
 
 LMBDA = 0.013
 LEARNING_RATE = 1e-4
 PEAK_SIDE = 4096
 PRECISIONS = ("float32", "bfloat16")
 
-# Thread pools keep their defaults: a process that waits its turn was measured to use no processor
-# (10 ms at most, at once after its step), while OMP_WAIT_POLICY=PASSIVE slows PyTorch's steps.
+# Thread pools keep their defaults. A process that waits for its turn uses hardly any processor time
+# (at most 10 ms, directly after its step), and OMP_WAIT_POLICY=PASSIVE would slow down PyTorch.
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
-# Pixels a side of the square for which a layer of ours applies its kernel once; the number in the
-# name chooses among them. The first pattern that matches counts.
+# By patterns of our layers' names: the side, in image pixels, of the square for which a layer
+# applies its kernel once. The first pattern that matches counts; the number in the name is the
+# index of the side.
 PIXELS_A_SIDE = {
     r"analysis/Block_(.)/layer_[01]/": (1, 2, 4, 8),
     r"analysis/Block_(.)/": (2, 4, 8, 16),
@@ -59,16 +70,16 @@ PIXELS_A_SIDE = {
 }
 
 
-def smooth_images(batch, crop):
-    """uint8 [batch, crop, crop, 3]: random colours 16 pixels apart, linear between them."""
+def smooth_images(batch: int, crop: int) -> np.ndarray:
+    """uint8 [batch, crop, crop, 3]: random colours every 16 pixels, interpolated in between."""
     colours = np.random.default_rng(0).uniform(0, 255, [batch, crop // 16 + 1, crop // 16 + 1, 3])
     knots = np.eye(colours.shape[1])
     linear = np.stack([np.interp(np.arange(crop) / 16, range(len(knots)), k) for k in knots])
     return np.einsum("nabc,ai,bj->nijc", colours, linear, linear).astype(np.uint8)
 
 
-def build_step(num_filters, precision):
-    """A model of ours and its training step."""
+def build_step(num_filters: int, precision: str) -> tuple[Cheng2020, TrainStep]:
+    """Builds a model of this project and its training step."""
     from gmm_attention.training import step
 
     bfloat16 = precision == "bfloat16"
@@ -76,8 +87,8 @@ def build_step(num_filters, precision):
     return model, step.TrainStep(model, average_model, "mse")
 
 
-def multiply_adds(model):
-    """Multiply-adds of all convolutions of ours, GDN's among them, a pixel, forward."""
+def multiply_adds(model: Cheng2020) -> float:
+    """Multiply-adds per image pixel in a forward pass: all convolutions, those of GDN included."""
     from gmm_attention.model import variables
 
     total = 0.0
@@ -89,8 +100,8 @@ def multiply_adds(model):
     return total
 
 
-def matrix_product(precision):
-    """A function that multiplies two matrices of PEAK_SIDE x PEAK_SIDE."""
+def matrix_product(precision: str) -> Callable[[], float]:
+    """Returns a function that multiplies two matrices of PEAK_SIDE x PEAK_SIDE."""
     import tensorflow as tf
 
     matrix = tf.cast(tf.random.stateless_normal([PEAK_SIDE, PEAK_SIDE], [0, 0]), precision)
@@ -98,8 +109,15 @@ def matrix_product(precision):
     return lambda: float(product())
 
 
-def ours(num_filters, crop, batch, precision):
-    """What it is, and its calls: a training step, and a matrix product to compare with."""
+def ours(
+    num_filters: int, crop: int, batch: int, precision: str
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """The contestant of this project.
+
+    Returns:
+      facts: dict with `versions` and `multiply_adds`.
+      calls: dict of name to function: a training step, and a matrix product to compare with.
+    """
     import tensorflow as tf
 
     model, train_step = build_step(num_filters, precision)
@@ -115,8 +133,10 @@ def ours(num_filters, crop, batch, precision):
     return facts, {"step": step, "product": matrix_product("float32")}
 
 
-def compressai(num_filters, crop, batch):
-    """The same of CompressAI; its step follows its examples/train.py."""
+def compressai(
+    num_filters: int, crop: int, batch: int
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
+    """As `ours`, for CompressAI, with a step that follows its examples/train.py."""
     from importlib.metadata import version
 
     import torch
@@ -165,10 +185,10 @@ def compressai(num_filters, crop, batch):
     return {"versions": versions, "multiply_adds": total / crop**2}, {"step": step}
 
 
-def work(contestant, sizes):
-    """A contestant's process: its facts to stdout, then the seconds of each call named on stdin."""
+def work(contestant: str, sizes: tuple[int, int, int]) -> None:
+    """Runs a contestant: prints its facts, then the seconds of each call that is named on stdin."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # libraries print to stderr instead, so as not to mix with the answers
     facts, calls = compressai(*sizes) if contestant == "CompressAI" else ours(*sizes, contestant)
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
@@ -177,8 +197,8 @@ def work(contestant, sizes):
         print(json.dumps(time.perf_counter() - begin), file=answers, flush=True)
 
 
-def ask(process, call=None):
-    """The next answer of a contestant's process, once a call is named to it."""
+def ask(process: subprocess.Popen, call: str | None = None) -> Any:
+    """Names a call to a contestant's process, if one is given, and returns the next answer."""
     if call is not None:
         print(call, file=process.stdin, flush=True)
     answer = process.stdout.readline()
@@ -187,14 +207,19 @@ def ask(process, call=None):
     return json.loads(answer)
 
 
-def compete(commands, rounds, warm_ups):
-    """Has all contestants take their steps by turns, and the first of them matrix products.
+def compete(
+    commands: Mapping[str, Sequence[str]], rounds: int, warm_ups: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Times steps of all contestants in turns, and matrix products in the first one's process.
 
     Args:
       commands: dict of name to the command of its process.
+      rounds: number of timed steps of each.
+      warm_ups: number of steps of each before, which do not count.
 
     Returns:
-      dict of name to facts, and seconds: dict of name, and "product", to [rounds].
+      facts: dict of name to facts, see `ours`.
+      seconds: dict of name, and of "product", to a list of `rounds` times.
     """
     with contextlib.ExitStack() as stack:
         processes, facts = {}, {}
@@ -208,7 +233,7 @@ def compete(commands, rounds, warm_ups):
             )
             processes[name] = stack.enter_context(process)
             facts[name] = ask(process)
-        seconds = {name: [] for name in [*processes, "product"]}
+        seconds: dict[str, list[float]] = {name: [] for name in [*processes, "product"]}
         for _ in range(warm_ups + rounds):
             for name, process in processes.items():
                 seconds[name].append(ask(process, "step"))
@@ -216,7 +241,10 @@ def compete(commands, rounds, warm_ups):
     return facts, {name: values[warm_ups:] for name, values in seconds.items()}
 
 
-def print_results(facts, seconds, batch, crop):
+def print_results(
+    facts: Mapping[str, Any], seconds: Mapping[str, list[float]], batch: int, crop: int
+) -> None:
+    """Prints what `compete` returned, for batches of crops of that size."""
     medians = {name: np.median(values) for name, values in seconds.items()}
     peak = 2 * PEAK_SIDE**3 / medians["product"]
     for name in facts:
@@ -238,32 +266,34 @@ def print_results(facts, seconds, batch, crop):
             print(f"images/s, {name} / CompressAI: {ratio:.3f}")
 
 
-def cpu_model():
+def cpu_model() -> str:
+    """The name of the processor, from /proc/cpuinfo."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         return re.search(r"model name\s*: (.*)", file.read())[1]
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--compressai-python", help="Python that has compressai; without, ours only"
+        "--compressai-python", help="Python that has compressai; without it, only ours is timed"
     )
     parser.add_argument(
         "--precision",
         nargs="+",
         choices=PRECISIONS,
         default=["float32"],
-        help="of the operands of our convolutions; each of them is a contestant",
+        help="of the operands of our convolutions; each precision given is a contestant",
     )
     parser.add_argument("--num-filters", type=int, default=128)
-    parser.add_argument("--crop", type=int, default=256, help="pixels a side, a multiple of 64")
-    parser.add_argument("--batch", type=int, default=8, help="images a step")
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each")
-    parser.add_argument("--warm-ups", type=int, default=2, help="steps of each before, untimed")
+    parser.add_argument("--crop", type=int, default=256, help="side in pixels, a multiple of 64")
+    parser.add_argument("--batch", type=int, default=8, help="images in a step")
+    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each contestant")
+    parser.add_argument("--warm-ups", type=int, default=2, help="untimed steps before them")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.contestant:
-        return work(args.contestant, (args.num_filters, args.crop, args.batch))
+        work(args.contestant, (args.num_filters, args.crop, args.batch))
+        return
     program = [os.path.abspath(__file__), *argv, "--contestant"]
     commands = {f"ours, {p}": [sys.executable, *program, p] for p in args.precision}
     if args.compressai_python:

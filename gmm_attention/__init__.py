@@ -8,15 +8,22 @@ image = codec.decompress(data)     # bytes -> uint8 [H, W, 3]
 arrays = codec.inspect(image)      # y, z, phi, the mixture, x_hat, bits
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gmm_attention.errors import BitstreamError, CheckpointError, CodecError, ImageError
+
+if TYPE_CHECKING:
+    from gmm_attention.codec.image_codec import load
 
 __version__ = "0.1.0"
 
 __all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "load"]
 
 
-def __getattr__(name):
-    # TensorFlow takes seconds to import; the rooms that do without it must not wait for it.
+def __getattr__(name: str) -> Any:
+    # TensorFlow takes seconds to import; modules that do not need it must not wait for it.
     if name == "load":
         from gmm_attention.codec.image_codec import load
 

@@ -1,43 +1,52 @@
 """Files written whole or not at all, folders for them, and CSV files that grow row by row."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import errno
 import io
 import os
 import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from gmm_attention.errors import CodecError
 
-# File names need not be UTF-8, and come to Python by this.
-_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+# A file name that is not valid UTF-8 reaches Python with surrogates, which this error handler
+# writes back as the original bytes.
+_ENCODING, _ENCODING_ERRORS = "utf-8", "surrogateescape"
+
+_Path = TypeVar("_Path", bound="str | os.PathLike[str]")
 
 
-def write_atomically(files):
+def write_atomically(files: Mapping[_Path, bytes]) -> None:
     """Writes files, which appear under their names only when all of them are complete.
 
-    The bytes go to hidden files beside the targets, which are renamed at the end, so a reader
-    never meets half a file, and a failure (a full disk) leaves all the older files, not a new one
-    beside an old one. A target that is a symbolic link stays one: the file it points to is
-    replaced. New files have the permissions that the user's umask gives. The folders must exist.
+    The bytes go to hidden files beside the targets, which are renamed at the end. So a reader
+    never meets half a file, and a failure (such as a full disk) leaves all older files in place
+    rather than a mixture of old and new ones. A target that is a symbolic link stays one: the file
+    that it points to is replaced. New files have the permissions that the user's umask gives. The
+    folders must exist.
 
     Args:
-      files: dict of path (str or Path) to bytes; more than one where they are of use only
-        together.
+      files: dict of path (str or Path) to bytes; several files where each is useless without
+        the others.
 
     Raises:
       CodecError: a file cannot be written (no such folder, no permission, no space), or a target
         is a folder or a device, which renaming would replace.
     """
     renamings = []
+    path: str | os.PathLike[str] = ""
     try:
         for path, data in files.items():
             target = os.path.realpath(path)
             if os.path.exists(target) and not os.path.isfile(target):
                 kind = "a folder" if os.path.isdir(target) else "not a regular file"
                 raise CodecError(f"{path}: cannot be written: it is {kind}; give a file's name")
-            # Not `tempfile`, whose files only their owner may read; and no part of the target's
-            # name, which may already be as long as the file system allows.
+            # `tempfile` would make files that only their owner may read. The name holds no part
+            # of the target's, which may already be as long as the file system allows.
             temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
             renamings.append((temporary, target))
             with open(temporary, "xb") as file:
@@ -56,8 +65,8 @@ def write_atomically(files):
                 os.unlink(temporary)
 
 
-def make_folder(path):
-    """Makes a folder, with those above it, unless it is there; "" is the current one.
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Makes a folder and its parents unless they exist; "" is the current folder.
 
     Raises:
       CodecError: it cannot be made.
@@ -71,30 +80,30 @@ def make_folder(path):
         ) from error
 
 
-def append_row(path, row):
-    """Appends a row to a CSV file, which begins with its columns' names.
+def append_row(path: str | os.PathLike[str], row: Mapping[str, object]) -> None:
+    """Appends a row to a CSV file, and first writes the header of a new file.
 
-    A file of other columns is moved aside, to NAME.old. A row that the disk has no room for leaves
-    nothing behind.
+    A file with other columns is moved aside, to NAME.old. If the disk has no room for the whole
+    row, no part of it stays in the file.
 
     Args:
       path: str or Path.
-      row: dict of the column's name to what is to stand there.
+      row: dict of column name to value.
 
     Raises:
       CodecError: the file cannot be written.
     """
     try:
-        with open(path, "a+", newline="", **_ENCODING) as file:
+        with open(path, "a+", newline="", encoding=_ENCODING, errors=_ENCODING_ERRORS) as file:
             file.seek(0)
             columns = next(csv.reader(file), None)
         if columns and set(columns) != set(row):
             os.replace(path, f"{path}.old")
             columns = None
-        text = _csv_text(columns or list(row), [row], header=not columns)
+        data = _csv_bytes(columns or list(row), [row], header=not columns)
         with open(path, "r+b" if columns else "wb", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
-            if file.write(text) < len(text):  # as it is where a disk has room for a part
+            if file.write(data) < len(data):  # the disk had room for a part only
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
@@ -103,18 +112,20 @@ def append_row(path, row):
         ) from error
 
 
-def read_rows(path):
-    """Reads a CSV file that `append_row` made, without what a kill left of a row.
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:
+    """Reads a CSV file that `append_row` made.
+
+    A last row that an interrupted program left unfinished is dropped.
 
     Returns:
-      columns: list of names, empty if there is no such file or nothing in it.
+      columns: list of names; empty if the file is missing or empty.
       rows: list of dicts of name to str.
 
     Raises:
       CodecError: the file cannot be read.
     """
     try:
-        with open(path, newline="", **_ENCODING) as file:
+        with open(path, newline="", encoding=_ENCODING, errors=_ENCODING_ERRORS) as file:
             text = file.read()
         whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
         columns, *rows = list(csv.reader(whole)) or [[]]
@@ -125,7 +136,9 @@ def read_rows(path):
     return columns, [dict(zip(columns, row)) for row in rows if len(row) == len(columns)]
 
 
-def write_rows(path, columns, rows):
+def write_rows(
+    path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, object]]
+) -> None:
     """Writes a whole CSV file, atomically.
 
     Args:
@@ -136,13 +149,13 @@ def write_rows(path, columns, rows):
     Raises:
       CodecError: see `write_atomically`.
     """
-    write_atomically({path: _csv_text(columns, rows, header=True)})
+    write_atomically({path: _csv_bytes(columns, rows, header=True)})
 
 
-def _csv_text(columns, rows, header):
+def _csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]], header: bool) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     if header:
         writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue().encode(**_ENCODING)
+    return text.getvalue().encode(_ENCODING, _ENCODING_ERRORS)

@@ -1,21 +1,22 @@
-"""Image files <-> uint8 [H, W, 3]; padding to the model's multiple of 64, and cropping back.
+"""Image files <-> uint8 [H, W, 3].
 
-Pillow itself is used for reading, not imageio's wrapper of it: the wrapper returns pixels without
-what a careful reader must look at first (frames, bit depth, transparency), and opens files under
+Reading uses Pillow itself, not imageio's wrapper of it: the wrapper returns pixels without what a
+careful reader must look at first (frames, bit depth, transparency), and opens files under
 Pillow's pixel limit instead of ours.
 """
 
-import collections
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
 import sys
 import threading
-import unicodedata
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -25,60 +26,63 @@ from PIL.WebPImagePlugin import WebPImageFile
 from gmm_attention.errors import CodecError, ImageError
 from gmm_attention.files import write_atomically
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-MAX_PIXELS = 2**28  # that are read, and, counted after padding, that are coded
-
-SIDE_MULTIPLE = 64  # y has 1/16 of the image's sides, z 1/64
+# Largest image that is read or, with its padding counted, coded.
+MAX_PIXELS = 2**28
 
 # Pillow's modes whose conversion to RGB or RGBA is exact. (A TIFF's YCbCr is not: Pillow takes
-# uncompressed samples for 4:4:4 whatever they are.)
+# uncompressed samples for 4:4:4 even if they are subsampled.)
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B")
 
-# Tags of TIFF, and their values, that say how samples are to be read.
+# TIFF tags, and their values, that say how samples are stored.
 _BITS_PER_SAMPLE = 258
 _PHOTOMETRIC, _BLACK_IS_ZERO, _RGB = 262, 1, 2
 _PLANAR_CONFIGURATION, _CHUNKY = 284, 1
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 
-# Pillow keeps the high byte of each 16-bit colour sample. Read again under the name of the other
-# byte order, the same file gives the low byte. N is the machine's own order.
+# Pillow keeps only the high byte of each 16-bit colour sample. When the same file is decoded
+# again with the other byte order, it gives the low byte. N is the machine's own order.
 _BYTES_SWAPPED = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBA")
     for order, other in ("BL", "LB", ("N", "B" if sys.byteorder == "little" else "L"))
 }
 
+# Layouts of 16-bit gray samples, which Pillow decodes whole.
 _DEEP_GRAY = ("I;16", "I;16B", "I;16N")
 
 _TRANSPARENT = "has transparent pixels, which the codec cannot keep; put a background behind them"
+
+_Opener = Callable[[], ImageFile.ImageFile]
 
 _pillow_limit_lock = threading.Lock()
 
 _logger = logging.getLogger(__name__)
 
 
-def read_image(path, max_pixels=MAX_PIXELS, file=None):
+def read_image(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, file: BinaryIO | None = None
+) -> np.ndarray:
     """Reads a photograph as the codec codes it: 8 bits, RGB, upright, opaque.
 
     - The EXIF orientation is applied. Gray, 1-bit and palette images become RGB.
     - Samples are taken as they are: gamma and embedded colour profiles are ignored.
-    - 16-bit samples are rounded to 8 bits (value / 257), and a log record of level WARNING says
-      so, for the codec cannot keep the rest.
-    - An alpha channel that is opaque everywhere is dropped. Transparent pixels are refused: a
-      background to put behind them is the user's choice, and leaving alpha away would show the
-      colours that nobody was meant to see.
-    - CMYK is refused: without its profile its colours are a guess. So are animations and files
-      of several pages, of which one page would be kept (but not a camera's JPEG that carries
-      previews behind its photograph), and float, 32-bit or signed samples, whose range only
-      their author knows.
+    - 16-bit samples are rounded to 8 bits (value / 257), all that the codec can keep; a log
+      record of level WARNING says so.
+    - An alpha channel that is opaque everywhere is dropped. Transparent pixels are refused: the
+      background behind them is the user's choice, and dropping alpha would show colours that
+      were meant to be hidden.
+    - CMYK is refused, because its colours are a guess without its profile. Animations and files
+      of several pages are refused, because only one page would be kept; a camera's JPEG with
+      previews behind its photograph is accepted. Float, 32-bit and signed samples are refused,
+      because only their author knows their range.
 
     Args:
-      path: str or Path of a PNG, JPEG, WebP, BMP or TIFF file, told apart by content, not by name.
-      max_pixels: images of more pixels are refused before they are decoded. Takes the place of
+      path: str or Path of a PNG, JPEG, WebP, BMP or TIFF file. Its content decides which, not its
+        name.
+      max_pixels: images with more pixels are refused before they are decoded. It replaces
         Pillow's own limit.
-      file: binary file, seekable, that is read from its start in place of opening the path, which
-        then only names it in errors. It stays open.
+      file: seekable binary file to read from its start instead of opening the path; the path then
+        only names it in errors. It stays open.
 
     Returns:
       uint8 [H, W, 3], 0..255.
@@ -87,14 +91,16 @@ def read_image(path, max_pixels=MAX_PIXELS, file=None):
       ImageError: the file is missing, not readable, not such an image, damaged, too large, or
         refused for a reason above.
     """
-    with _image_in(path, max_pixels, file) as open_image:
+    with _opener(path, max_pixels, file) as open_image:
         return _read(open_image, path)
 
 
-def read_size(path, max_pixels=MAX_PIXELS, file=None):
+def read_size(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, file: BinaryIO | None = None
+) -> tuple[int, int]:
     """Reads the height and width of an image from its header; no pixel is decoded.
 
-    They are those of the stored picture: EXIF orientation may turn it, which swaps them.
+    They are those of the picture as stored; an EXIF orientation may swap them in `read_image`.
 
     Args:
       path, max_pixels, file: as for `read_image`.
@@ -103,15 +109,15 @@ def read_size(path, max_pixels=MAX_PIXELS, file=None):
       height, width in pixels.
 
     Raises:
-      ImageError: as `read_image`, as far as a header tells.
+      ImageError: as for `read_image`, as far as the header shows the reason.
     """
-    with _image_in(path, max_pixels, file) as open_image:
+    with _opener(path, max_pixels, file) as open_image:
         width, height = open_image().size
     return height, width
 
 
-def check_png(path):
-    """Tells whether a PNG is whole, by the checksums of its parts; no pixel is decoded.
+def check_png(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Checks that a PNG is whole by the checksums of its parts; no pixel is decoded.
 
     Args:
       path: str or Path.
@@ -120,9 +126,9 @@ def check_png(path):
       height, width in pixels.
 
     Raises:
-      ImageError: the file is missing, not readable, no PNG, or damaged.
+      ImageError: the file is missing, not readable, not a PNG, or damaged.
     """
-    with _image_in(path, MAX_PIXELS, None) as open_image:
+    with _opener(path, MAX_PIXELS, None) as open_image:
         image = open_image()
         if not isinstance(image, PngImageFile):
             raise ImageError(f"{path}: no PNG; remove it, or give another name")
@@ -132,7 +138,7 @@ def check_png(path):
     return height, width
 
 
-def write_png(path, image):
+def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes an 8-bit RGB PNG, complete or not at all (see `write_atomically`).
 
     Args:
@@ -145,7 +151,7 @@ def write_png(path, image):
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image must be uint8 [H, W, 3], not {image.dtype} {image.shape}")
-    # Here, for programs that only read images, such as training, do without imageio.
+    # Imported here, because programs that only read images, such as training, need no imageio.
     import imageio.v3 as iio
 
     data = iio.imwrite("<bytes>", image, extension=".png", plugin="pillow", is_batch=False)
@@ -155,132 +161,8 @@ def write_png(path, image):
         raise ImageError(str(error)) from error
 
 
-def pad(image):
-    """Pads right and below to sides that are multiples of 64, by reflection.
-
-    The edge row is not repeated. Where a side is too short for one reflection (32 or less), the
-    reflections are reflected again, which the original could not do; a side of 1 is repeated.
-
-    Args:
-      image: array [H, W, 3] of any type, H and W at least 1.
-
-    Returns:
-      Array of the same type [H', W', 3], H' and W' the next multiples of 64.
-
-    Raises:
-      ValueError: image has another shape.
-
-    Source: original encoder.py, `tf.pad(..., "REFLECT")`.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must be [H, W, 3], not {image.shape}")
-    return pad_strip(image, 0, 0, None)
-
-
-def pad_strip(image, axis, first, last):
-    """Cuts rows, or columns, first up to last out of what `pad` would return.
-
-    Args:
-      image: array [H, W, 3] of any type, H and W at least 1.
-      axis: 0 for rows, 1 for columns.
-      first, last: within the padded side; None for its end.
-
-    Returns:
-      Array of the same type, [last - first, W', 3] or [H', last - first, 3].
-    """
-    rows, columns = (_reflected(side) for side in image.shape[:2])
-    if axis == 0:
-        return image[rows[first:last]][:, columns]
-    return image[:, columns[first:last]][rows]  # cut first: the other way copies the whole image
-
-
-def crop(image, height, width):
-    """Cuts off what `pad` added.
-
-    Args:
-      image: array [H', W', 3].
-      height, width: sides of the image before padding, in pixels.
-
-    Returns:
-      Array [height, width, 3], a view of the upper left part.
-
-    Raises:
-      ValueError: the image is smaller than that.
-    """
-    if not (1 <= height <= image.shape[0] and 1 <= width <= image.shape[1]):
-        raise ValueError(f"cannot crop {image.shape} to height {height} and width {width}")
-    return image[:height, :width]
-
-
-def find_images(path):
-    """Lists the images that a path given by the user stands for, with a name for each output.
-
-    A folder is searched with its sub-folders for files with a suffix in IMAGE_SUFFIXES, in any
-    case. Hidden files and folders are left out, and links to folders are not followed, so that
-    no photograph comes twice and no loop of links is entered. A file is taken whatever its name.
-
-    Args:
-      path: str or Path of an image file or of a folder.
-
-    Returns:
-      List of (path, name), sorted by path. The name is the path relative to the folder, with "/"
-      between its parts and without the image's suffix: "holiday/beach 1". Names differ, also on
-      a file system that ignores case: files whose names would be equal (a.png and a.jpg) keep
-      their suffix ("a.png", "a.jpg"), and those that are equal even so (A.png and a.png) are
-      numbered ("A.png", "a.png-2"). An output's suffix is to be appended to the whole name.
-
-    Raises:
-      ImageError: nothing is there, it holds no image, or a folder cannot be listed.
-    """
-    top = Path(path)
-    # os.path, unlike Path, answers False where permission to look is missing.
-    if os.path.isfile(top):
-        return [(top, _without_suffix(top.name))]
-    if not os.path.isdir(top):
-        try:
-            top.stat()
-        except OSError as error:
-            raise ImageError(
-                f"{path}: cannot be read: {error.strerror}; give an image file or a folder of them"
-            ) from error
-        raise ImageError(f"{path}: neither a file nor a folder; give one of them")
-
-    relatives = list_files(top, IMAGE_SUFFIXES)
-    if not relatives:
-        raise ImageError(
-            f"{path}: no image in this folder; its files should end in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return [(top / relative, name) for relative, name in zip(relatives, _distinct_names(relatives))]
-
-
-def list_files(folder, suffixes):
-    """Lists the files of a folder and its sub-folders, by the rules of `find_images`.
-
-    Args:
-      folder: str or Path of a folder.
-      suffixes: tuple of the suffixes wanted, in lower case; those of files may be in any case.
-
-    Returns:
-      Sorted list of paths relative to the folder, str with "/" between their parts.
-
-    Raises:
-      ImageError: a folder cannot be listed.
-    """
-    relatives = []
-    for subfolder, subfolders, files in os.walk(folder, onerror=_refuse_folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or not name.lower().endswith(suffixes):
-                continue
-            found = Path(subfolder, name)
-            # A broken link is kept, for its reader to complain of; a pipe would block it.
-            if os.path.isfile(found) or not os.path.exists(found):
-                relatives.append(found.relative_to(folder).as_posix())
-    return sorted(relatives)
-
-
-def _reader(head):
-    """Pillow's reader for a file's first 16 bytes, or None."""
+def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
+    """Pillow's reader for the file with these first 16 bytes, or None."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImageFile
     if head.startswith(b"\xff\xd8\xff"):
@@ -295,8 +177,8 @@ def _reader(head):
 
 
 @contextlib.contextmanager
-def _no_pillow_limit():
-    """Takes Pillow's pixel limit, a variable of its module, out of force for one reader."""
+def _no_pillow_limit() -> Iterator[None]:
+    """Suspends Pillow's pixel limit, a global variable of its module, for the block."""
     with _pillow_limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -307,8 +189,11 @@ def _no_pillow_limit():
 
 
 @contextlib.contextmanager
-def _image_in(path, max_pixels, file):
-    """Gives, while the file is open, a function without arguments that returns `_open` of it."""
+def _opener(
+    path: str | os.PathLike[str], max_pixels: int, file: BinaryIO | None
+) -> Iterator[_Opener]:
+    """Opens a file and yields a function that reads its header anew at each call; see `_open`."""
+    opened: contextlib.AbstractContextManager[BinaryIO]
     if file is not None:
         opened = contextlib.nullcontext(file)
     else:
@@ -318,27 +203,27 @@ def _image_in(path, max_pixels, file):
             raise ImageError(
                 f"{path}: cannot be read: {error.strerror}; check the name and its permissions"
             ) from error
-    with opened as file:
+    with opened as source:
         with _pillow_errors(path):
-            file.seek(0)
-            head = file.read(16)
+            source.seek(0)
+            head = source.read(16)
         if not head:
             raise ImageError(f"{path}: the file is empty; copy or export it again")
         reader = _reader(head)
         if reader is None:
             raise ImageError(f"{path}: not a PNG, JPEG, WebP, BMP or TIFF file; convert it to PNG")
-        # Pillow's readers of these two kinds check its own limit of pixels.
+        # Pillow's readers of these two formats check Pillow's own pixel limit.
         checks_limit = reader in (TiffImageFile, WebPImageFile)
         with _no_pillow_limit() if checks_limit else contextlib.nullcontext():
-            yield lambda: _open(reader, file, path, max_pixels)
+            yield lambda: _open(reader, source, path, max_pixels)
 
 
 @contextlib.contextmanager
-def _pillow_errors(path):
-    """Turns an exception of Pillow's into one line about the file.
+def _pillow_errors(path: object) -> Iterator[None]:
+    """Turns an exception of Pillow's into an ImageError of one line that names the file.
 
-    Its readers meet damage with nearly any exception (OSError, SyntaxError, ValueError,
-    struct.error, zlib.error, ...), so around its calls, and only there, all are caught.
+    Pillow's readers raise nearly any exception for a damaged file (OSError, SyntaxError,
+    ValueError, struct.error, zlib.error, ...), so all are caught, but only around its calls.
     """
     try:
         yield
@@ -350,16 +235,11 @@ def _pillow_errors(path):
         ) from error
 
 
-def _read(open_image, path):
-    """Reads uint8 [H, W, 3].
-
-    Args:
-      open_image: function without arguments that returns a Pillow image (see `_open`).
-      path: named in errors.
-    """
+def _read(open_image: _Opener, path: object) -> np.ndarray:
+    """Reads uint8 [H, W, 3]; `path` is named in errors."""
     image = open_image()
     if isinstance(image, PngImageFile):
-        # Pillow decodes without a look at the checksums, and cannot go on after one.
+        # Pillow ignores the checksums when it decodes, and cannot decode after it verified them.
         with _pillow_errors(path):
             image.verify()
         image = open_image()
@@ -369,11 +249,13 @@ def _read(open_image, path):
         _logger.warning("%s: 16 bits per sample, rounded to 8", path)
     else:
         rgb = _opaque_rgb(_samples(image, path), path)
-    # A copy, for Pillow's own memory cannot be written to.
+    # A copy, because an array over Pillow's own memory is read-only.
     return np.array(rgb)
 
 
-def _open(reader, file, path, max_pixels):
+def _open(
+    reader: type[ImageFile.ImageFile], file: BinaryIO, path: object, max_pixels: int
+) -> ImageFile.ImageFile:
     """Reads the header and refuses what the codec cannot keep; no pixel is decoded."""
     with _pillow_errors(path):
         file.seek(0)
@@ -393,21 +275,23 @@ def _open(reader, file, path, max_pixels):
     return image
 
 
-def _rawmode(image):
-    """Pillow's name for the layout of the samples in the file, "" where it found none."""
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name for the layout of the samples in the file, "" if it found none."""
     args = image.tile[0].args if image.tile else ""
-    return args if isinstance(args, str) else args[0]
+    if isinstance(args, str):
+        return args
+    return args[0] if args else ""
 
 
-def _is_deep(image):
-    """Whether samples have more than 8 bits, which Pillow's mode does not always tell."""
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether samples have more than 8 bits, which Pillow's mode does not always show."""
     if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
     return isinstance(image, PngImageFile) and ";16" in _rawmode(image)
 
 
-def _check_kind(image, path):
-    """Refuses what Pillow would decode, but into something else than the picture."""
+def _check_kind(image: ImageFile.ImageFile, path: object) -> None:
+    """Refuses samples that Pillow would decode into wrong colours."""
     if image.mode == "CMYK":
         raise ImageError(
             f"{path}: CMYK colours, which have no RGB without a profile; convert it to sRGB"
@@ -422,8 +306,8 @@ def _check_kind(image, path):
     unsupported = image.mode not in _MODES
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
-        # Pillow reads signed 8-bit samples as unsigned, and of 16-bit samples neither inverts
-        # those whose 0 is white nor joins those that are stored plane by plane.
+        # Pillow reads signed 8-bit samples as unsigned. It does not invert 16-bit samples whose 0
+        # is white, and does not join 16-bit samples that are stored plane by plane.
         signed = any(code != _UNSIGNED for code in tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)))
         inverted = tags.get(_PHOTOMETRIC) not in (_BLACK_IS_ZERO, _RGB)
         in_planes = tags.get(_PLANAR_CONFIGURATION, _CHUNKY) != _CHUNKY
@@ -432,28 +316,28 @@ def _check_kind(image, path):
         raise ImageError(f"{path}: an unsupported kind of samples; convert it to an 8-bit PNG")
 
 
-def _decode(image, path):
+def _decode(image: ImageFile.ImageFile, path: object) -> None:
     """Decodes the pixels and turns them upright, in place."""
     with _pillow_errors(path):
         image.load()
-        # EXIF data whose header is broken tells no orientation: the picture stays as stored.
+        # EXIF data with a broken header gives no orientation: the picture stays as stored.
         with contextlib.suppress(SyntaxError):
             ImageOps.exif_transpose(image, in_place=True)
 
 
-def _samples(image, path):
-    """Decodes to uint8 [H, W, 3], or [H, W, 4] where the file has some transparency."""
+def _samples(image: ImageFile.ImageFile, path: object) -> np.ndarray:
+    """Decodes to uint8 [H, W, 3], or [H, W, 4] if the file has data on transparency."""
     _decode(image, path)
     with _pillow_errors(path):
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _deep_samples(image, open_image, path):
+def _deep_samples(image: ImageFile.ImageFile, open_image: _Opener, path: object) -> np.ndarray:
     """Decodes to uint16 [H, W, 3 or 4].
 
     Args:
-      image: Pillow image of which only the header is read.
-      open_image: function without arguments that returns the same once more.
+      image: Pillow image of which only the header has been read.
+      open_image: function that opens the same image once more.
       path: named in errors.
     """
     rawmode = _rawmode(image)
@@ -467,72 +351,19 @@ def _deep_samples(image, open_image, path):
     return np.asarray(image).astype(np.uint16) << 8 | np.asarray(swapped)
 
 
-def _with_rawmode(tile, rawmode):
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    """Returns a tile, Pillow's description of stored samples, with another layout."""
     args = rawmode if isinstance(tile.args, str) else (rawmode, *tile.args[1:])
     return tile._replace(args=args)
 
 
-def _opaque_rgb(samples, path):
-    """Drops an alpha channel that is opaque everywhere, refuses any other."""
+def _opaque_rgb(samples: np.ndarray, path: object) -> np.ndarray:
+    """Drops an alpha channel that is opaque everywhere; refuses any other."""
     if samples.shape[2] == 4 and samples[..., 3].min() < np.iinfo(samples.dtype).max:
         raise ImageError(f"{path}: {_TRANSPARENT}")
     return samples[..., :3]
 
 
-def _round_to_8_bits(samples):
-    """uint16 0..65535 -> uint8 0..255; there are no ties, for 65535 / 255 = 257 is odd."""
+def _round_to_8_bits(samples: np.ndarray) -> np.ndarray:
+    """uint16 0..65535 -> uint8 0..255; there are no ties, because 65535 / 255 = 257 is odd."""
     return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _reflected(length):
-    """Indices that pad a side of this length to the next multiple: [0, 1, 2, 1, 0, 1, ...]."""
-    padded = np.arange(length + -length % SIDE_MULTIPLE)
-    if length == 1:
-        return np.zeros_like(padded)
-    period = 2 * (length - 1)
-    return length - 1 - np.abs(length - 1 - padded % period)
-
-
-def _refuse_folder(error):
-    raise ImageError(
-        f"{error.filename}: cannot be listed: {error.strerror}; change its permissions or move it"
-    ) from error
-
-
-def _without_suffix(name):
-    """Leaves other suffixes than an image's: "IMG.2024.png" -> "IMG.2024", which stays."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _distinct_names(relatives):
-    """Names for outputs, in the same order; see `find_images`.
-
-    Args:
-      relatives: sorted list of distinct paths with "/" between their parts.
-    """
-    names = {relative: _without_suffix(relative) for relative in relatives}
-    while True:
-        uses = collections.Counter(_as_file_system(name) for name in names.values())
-        # A name that got its suffix back can meet another's stem ("a.png.jpg"), hence the loop.
-        shared = [r for r in relatives if names[r] != r and uses[_as_file_system(names[r])] > 1]
-        if not shared:
-            break
-        names.update((relative, relative) for relative in shared)
-
-    # What is still shared differs in case alone: the first keeps its name, others are numbered.
-    given = set()
-    result = []
-    for relative in relatives:
-        name, number = names[relative], 1
-        while _as_file_system(name) in given or (number > 1 and _as_file_system(name) in uses):
-            number += 1
-            name = f"{names[relative]}-{number}"
-        given.add(_as_file_system(name))
-        result.append(name)
-    return result
-
-
-def _as_file_system(name):
-    """What a file system that ignores case and Unicode's spellings takes for the same name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -42,10 +42,10 @@ def latents_check(z_symbols, y_hat):
 
 def pack_latents(codec, z_symbols, y_hat, height=None, width=None):
     """The two files' bytes of any latents; the sides are z's times 64 unless given."""
-    from gmm_attention.codec import latents
+    from gmm_attention.codec import wavefront
 
-    flags, z_string, y_string = latents.encode_latents(
-        codec.latent_codec.prediction, z_symbols, y_hat
+    flags, z_string, y_string = wavefront.encode_latents(
+        codec.latent_codec.entropy_model, z_symbols, y_hat
     )
     sizes = varint(height or 64 * z_symbols.shape[0]) + varint(width or 64 * z_symbols.shape[1])
     start = header(codec.fingerprint, y_string, latents_check(z_symbols, y_hat), sizes)
@@ -54,12 +54,12 @@ def pack_latents(codec, z_symbols, y_hat, height=None, width=None):
 
 def unpack_latents(codec, npz, y_string):
     """z's symbols and y_hat of two files."""
-    from gmm_attention.codec import file_format, latents
+    from gmm_attention.codec import file_format, wavefront
 
     coded = file_format.unpack(npz, y_string, codec.model.num_filters, codec.fingerprint, NAMES)
     h, w = (-(-side // 64) for side in (coded.height, coded.width))
-    return latents.decode_latents(
-        codec.latent_codec.prediction, h, w, coded.flags, coded.z_string, coded.y_string
+    return wavefront.decode_latents(
+        codec.latent_codec.entropy_model, h, w, coded.flags, coded.z_string, coded.y_string
     )
 
 
@@ -84,14 +84,14 @@ def read_pair(stem):
 
 def digest_of_integer_model(path):
     """Decodes strings with an entropy model without transforms, both from one numpy archive."""
-    from gmm_attention.codec import latents
-    from gmm_attention.entropy_coding.prediction import Prediction
+    from gmm_attention.codec import wavefront
+    from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 
     with np.load(path) as file:
         arrays = dict(file)
     strings = [arrays.pop(name).tobytes() for name in ("flags", "z_string", "y_string")]
     height, width = arrays.pop("z_sides")
-    return digest(*latents.decode_latents(Prediction(arrays), height, width, *strings))
+    return digest(*wavefront.decode_latents(IntegerEntropyModel(arrays), height, width, *strings))
 
 
 def main(model, folder):

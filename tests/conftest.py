@@ -1,8 +1,9 @@
-"""What several test files need: the tiny model, a model of another N, the reference's folder."""
+"""What several test files need: small models, photographs, tensors of the original code."""
 
 import functools
 import gc
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,10 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = ROOT.parent / "shared" / "reference"
+# What the original code computed: committed, and larger cases outside this repository.
+REFERENCES = ROOT / "tests" / "data" / "reference", ROOT.parent / "shared" / "reference"
+
+unless_root = pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
 
 # A busy machine is no failure.
 settings.register_profile("no deadline", deadline=None)
@@ -35,10 +39,10 @@ def load_once(path, precision="float32"):
 
 @functools.cache
 def _load_once(path, precision):
-    from gmm_attention import export
+    from gmm_attention.checkpoints import loading
     from gmm_attention.codec.image_codec import ImageCodec
 
-    return ImageCodec(*export.load(path, precision), name=path)
+    return ImageCodec(loading.load(path, precision))
 
 
 @pytest.fixture(scope="session")
@@ -49,34 +53,34 @@ def tiny_codec(tiny_path):
 @pytest.fixture(scope="session")
 def trained_path(tmp_path_factory, tiny_path):
     """The tiny model as a training checkpoint, with weights that no export has rounded."""
-    from gmm_attention import checkpoints, export
+    from gmm_attention.checkpoints import files, loading
     from gmm_attention.model import variables
     from gmm_attention.model.layers import rdft_matrix
 
-    model, _, settings = export.load(str(tiny_path))
+    loaded = loading.load(tiny_path)
     rng = np.random.default_rng(0)
     arrays = {}
-    for name, array in variables.plain_arrays(model).items():
+    for name, array in variables.arrays(loaded.network).items():
         array = array * rng.normal(1, 1e-3, array.shape)
         if array.shape[:2] == (3, 3):
             name, array = f"{name}_rdft", rdft_matrix(3).T @ array.reshape(9, -1)
         arrays[name] = array.astype(np.float32)
     path = tmp_path_factory.mktemp("models") / "trained"
+    settings = dict(loaded.settings)
     del settings["exported"], settings["fingerprint"]
-    checkpoints.save(str(path), arrays, settings)
+    files.save(str(path), arrays, settings)
     return path
 
 
 @pytest.fixture(scope="session")
 def other_path(tmp_path_factory):
     """A training checkpoint of random weights, N = 16."""
-    from gmm_attention import checkpoints
+    from gmm_attention.checkpoints import files
     from gmm_attention.model import variables
 
     model = variables.build_model(16, 3, True)
     path = tmp_path_factory.mktemp("models") / "n16"
-    arrays = {name: variable.numpy() for name, variable in variables.by_name(model).items()}
-    checkpoints.save(str(path), arrays, model.get_config())
+    files.save(str(path), variables.arrays(model), model.get_config())
     return path
 
 
@@ -87,16 +91,36 @@ def photograph():
 
 
 @pytest.fixture(scope="session")
-def reference():
-    """The folder of what the original code computed."""
-    if not REFERENCE.is_dir():
-        pytest.skip("needs ../shared/reference, outside this repository")
-    return REFERENCE
+def large():
+    """uint8 [176, 200, 3], large enough for MS-SSIM."""
+    return iio.imread(ROOT / "valid" / "chelsea.png")[80:256, 100:300]
+
+
+def reference(name):
+    """Path of what the original code computed, such as "n16/flat_90x50", still without a suffix.
+
+    A test is skipped where the case is not committed and the folder of the others is missing.
+    """
+    for folder in REFERENCES:
+        if any(folder.glob(f"{name}.*")):
+            return folder / name
+    pytest.skip(f"needs ../shared/reference/{name}, outside this repository")
 
 
 def files(folder):
     """All files and folders below, hidden ones too."""
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
+
+
+def wait_until(condition, seconds=20):
+    """Waits until condition() is true, and returns what it returned."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"waited for {seconds} seconds")
 
 
 class Finished(NamedTuple):

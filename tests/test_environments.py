@@ -24,9 +24,9 @@ from conftest import ROOT
 from integer_model import random_arrays
 from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from gmm_attention.codec import file_format, latents
+from gmm_attention.codec import file_format, wavefront
 from gmm_attention.entropy_coding import quantization
-from gmm_attention.entropy_coding.prediction import Prediction
+from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 
 GOLDEN = ROOT / "tests" / "data" / "golden"
 NAMES = ["photograph", "flat", "noise", "extremes"]
@@ -113,7 +113,7 @@ def made_here(tmp_path_factory, tiny_codec, photograph):
     rng = np.random.default_rng(0)
     y_hat = np.rint(rng.laplace(0, 1, [12, 16, 40])).astype(np.int32)
     z_symbols = rng.integers(-2, 3, [3, 4, 40])
-    strings = latents.encode_latents(Prediction(arrays), z_symbols, y_hat)
+    strings = wavefront.encode_latents(IntegerEntropyModel(arrays), z_symbols, y_hat)
     for name, string in zip(("flags", "z_string", "y_string"), strings):
         arrays[name] = np.frombuffer(string, np.uint8)
     with open(folder / "integer_model", "wb") as file:

@@ -8,8 +8,9 @@ import second_decoder
 from coded_pairs import checked, pack_latents, unpack_latents
 from integer_model import random_arrays, random_latents
 
-from gmm_attention import export
+from gmm_attention.checkpoints import fingerprints
 from gmm_attention.codec.latent_codec import LatentCodec
+from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 from gmm_attention.entropy_coding.quantization import integer_arrays
 
 
@@ -77,9 +78,10 @@ def test_other_models(num_mixtures, hyper, context, means, scales):
     mixtures[:, :, 1] *= means
     mixtures[:, :, 2] *= scales
     arrays = integer_arrays(floats)
-    fingerprint = export.fingerprint(arrays)
+    fingerprint = fingerprints.fingerprint(arrays)
     codec = SimpleNamespace(
-        latent_codec=LatentCodec(arrays, fingerprint, "drawn"), fingerprint=fingerprint
+        latent_codec=LatentCodec(IntegerEntropyModel(arrays), fingerprint, "drawn"),
+        fingerprint=fingerprint,
     )
     z, y = random_latents(1, 2, 16)
     outliers(z, 1)

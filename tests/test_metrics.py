@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.measure import block_reduce
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from gmm_attention.evaluation import metrics
+from gmm_attention import metrics
 from gmm_attention.images import read_image
 
 # Wang et al. 2003.

@@ -11,10 +11,9 @@ from conftest import ROOT, load_once
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_attention import images, strips
+from gmm_attention import metrics, padding, strips
 from gmm_attention.codec import strip_transform
-from gmm_attention.entropy_coding import prediction
-from gmm_attention.evaluation import metrics
+from gmm_attention.entropy_coding import integer_model
 
 # Sides of images: one strip, several, with a last one of any size, along either axis.
 SIZES = [(64, 64), (200, 300), (300, 200), (1, 700), (700, 1), (17, 1000), (1000, 17), (449, 449)]
@@ -25,7 +24,7 @@ def small_strips(monkeypatch):
     """As narrow as strips get: 64 pixels."""
     monkeypatch.setattr(strip_transform, "STRIP_PIXELS", 1)
     monkeypatch.setattr(strip_transform, "STRIP_ROWS", 1)
-    monkeypatch.setattr(prediction, "STRIP", 1)
+    monkeypatch.setattr(integer_model, "STRIP", 1)
 
 
 def an_image(height, width):
@@ -37,7 +36,7 @@ def an_image(height, width):
 def test_latents_and_pixels_are_those_of_the_whole_image(tiny_codec, size, small_strips):
     codec = tiny_codec
     image = an_image(*size)
-    x = images.pad(image)[None].astype(np.float32) / 255
+    x = padding.pad(image)[None].astype(np.float32) / 255
     y = codec.model.analysis(x)
     z = codec.model.hyper_analysis(y)
     y_in_strips, z_in_strips, y_hat, _ = (t[0] for t in codec._latents([image]))
@@ -45,7 +44,7 @@ def test_latents_and_pixels_are_those_of_the_whole_image(tiny_codec, size, small
         largest = np.abs(whole).max()
         np.testing.assert_allclose(part, whole[0], rtol=0, atol=1e-5 * largest)
     x_hat = codec.model.synthesis(tf.constant(y_hat[None], tf.float32)).numpy()[0]
-    expected = np.clip(images.crop(x_hat, *size), 0, 1) * 255
+    expected = np.clip(padding.crop(x_hat, *size), 0, 1) * 255
     inspected = codec.inspect(image)["x_hat"]
     np.testing.assert_allclose(inspected, expected, rtol=0, atol=255e-5 * np.abs(x_hat).max())
 
@@ -60,7 +59,7 @@ def test_files_do_not_depend_on_the_strips(model, size, monkeypatch):
     decoded = codec.decode(*whole[:2])
     monkeypatch.setattr(strip_transform, "STRIP_PIXELS", 1)
     monkeypatch.setattr(strip_transform, "STRIP_ROWS", 1)
-    monkeypatch.setattr(prediction, "STRIP", 1)
+    monkeypatch.setattr(integer_model, "STRIP", 1)
     in_strips = codec.encode(image)
     assert in_strips[:2] == whole[:2]
     np.testing.assert_array_equal(codec.decode(*whole[:2]), decoded)
@@ -98,11 +97,11 @@ def test_chains_of_local_functions_are_exact(kinds, size, step):
 def test_strips_of_a_padded_image(height, width, data):
     image = np.arange(height * width * 3).reshape(height, width, 3)
     axis = data.draw(st.integers(0, 1))
-    padded = images.pad(image)
+    padded = padding.pad(image)
     last = data.draw(st.integers(1, padded.shape[axis]))
     first = data.draw(st.integers(0, last - 1))
     expected = padded[strips.along(axis, first, last)]
-    np.testing.assert_array_equal(images.pad_strip(image, axis, first, last), expected)
+    np.testing.assert_array_equal(padding.pad_strip(image, axis, first, last), expected)
 
 
 @pytest.mark.parametrize("sides", [(161, 161), (200, 333), (400, 161)], ids=str)
@@ -123,7 +122,7 @@ import os, resource, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 from gmm_attention.codec import image_codec
-from gmm_attention.evaluation import metrics
+from gmm_attention import metrics
 from gmm_attention.images import read_image
 
 def peak():

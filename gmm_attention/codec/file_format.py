@@ -1,7 +1,9 @@
-"""Header and byte strings <-> NAME.npz and NAME.bin. docs/FORMAT.md describes the bytes.
+"""Header and byte strings to NAME.npz and NAME.bin and back. docs/FORMAT.md describes the bytes.
 
-In spite of its name, given by the original, NAME.npz is no numpy archive.
+The names are those of the original code; here NAME.npz is no numpy archive.
 """
+
+from __future__ import annotations
 
 import struct
 import zlib
@@ -11,27 +13,34 @@ from gmm_attention.errors import BitstreamError, ImageError
 
 MAGIC = b"GMM"
 VERSION = 1
-# magic, version, fingerprint of the model, CRC-32 of NAME.bin, check of the latents
+# Magic number, version, fingerprint of the model, CRC-32 of NAME.bin, check of the latents.
 _FIXED = struct.Struct("<3sB4sIH")
 _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 _LARGEST_SIDE = 2**32 - 1
 
-_AGAIN = "copy it or encode the image again"
+_REMEDY = "copy it or encode the image again"
 
 
 class Coded(NamedTuple):
-    """What the two files hold."""
+    """The contents of the two files.
 
-    height: int  # pixels, unpadded
+    Attributes:
+      height, width: sides of the unpadded image, pixels.
+      flags: N / 8 bytes, a bit for each channel of y, set where any element is not zero.
+      z_string, y_string: the range-coded symbols of z and of y.
+      latents_check: 16 bits of a checksum of z's symbols and y_hat.
+    """
+
+    height: int
     width: int
-    flags: bytes  # N / 8 bytes, a bit for each channel of y, set where any element is not zero
+    flags: bytes
     z_string: bytes
     y_string: bytes
-    latents_check: int  # of z's symbols and y_hat, 16 bits
+    latents_check: int
 
 
-def _varint(value):
+def _varint(value: int) -> bytes:
     data = bytearray()
     while value > 0x7F:
         data.append(value & 0x7F | 0x80)
@@ -39,7 +48,8 @@ def _varint(value):
     return bytes(data) + bytes([value])
 
 
-def _read_varint(data, start, path):
+def _read_varint(data: bytes, start: int, path: str) -> tuple[int, int]:
+    """Reads a side of the image, 1..2^32 - 1, and returns it with the index of the next byte."""
     value = 0
     for i in range(5):
         if start + i >= len(data):
@@ -49,38 +59,38 @@ def _read_varint(data, start, path):
             if not 1 <= value <= _LARGEST_SIDE:
                 break
             return value, start + i + 1
-    raise BitstreamError(f"{path}: damaged: it holds no valid image size; {_AGAIN}")
+    raise BitstreamError(f"{path}: damaged: it holds no valid image size; {_REMEDY}")
 
 
-def _read_sides(data, path):
-    """Height, width, and where they end."""
+def _read_sides(data: bytes, path: str) -> tuple[int, int, int]:
+    """Reads height and width, and returns them with the index of the next byte."""
     height, start = _read_varint(data, _FIXED.size, path)
     width, start = _read_varint(data, start, path)
     return height, width, start
 
 
-def read_size(npz, path):
-    """Reads the size that NAME.npz claims, from its header, without looking for damage.
+def read_size(npz: bytes, path: str) -> tuple[int, int]:
+    """Reads the image's size from the header of NAME.npz, without checking the file for damage.
 
     Args:
       npz: bytes of NAME.npz.
-      path: of it, for messages.
+      path: path of NAME.npz, for messages.
 
     Returns:
       height, width in pixels.
 
     Raises:
-      BitstreamError: there is no size.
+      BitstreamError: the header holds no valid size.
     """
     return _read_sides(npz, path)[:2]
 
 
-def pack(coded, fingerprint):
-    """Writes the two files' bytes.
+def pack(coded: Coded, fingerprint: bytes) -> tuple[bytes, bytes]:
+    """Makes the bytes of the two files.
 
     Args:
-      coded: a Coded.
-      fingerprint: the model's, 4 bytes.
+      coded: the contents.
+      fingerprint: 4 bytes, the model's fingerprint.
 
     Returns:
       bytes of NAME.npz, bytes of NAME.bin.
@@ -95,36 +105,38 @@ def pack(coded, fingerprint):
     return npz + _CHECKSUM.pack(zlib.crc32(npz)), coded.y_string
 
 
-def unpack(npz, y_string, num_filters, fingerprint, names):
-    """Reads the two files' bytes, and tells whether they are whole and belong together.
+def unpack(
+    npz: bytes, y_string: bytes, num_filters: int, fingerprint: bytes, names: tuple[str, str, str]
+) -> Coded:
+    """Reads the bytes of the two files and checks that they are whole and belong together.
 
     Args:
       npz, y_string: bytes of NAME.npz and NAME.bin.
       num_filters: N of the model that is to decode them.
-      fingerprint: that model's, 4 bytes.
-      names: of the two files and the model, for messages.
+      fingerprint: 4 bytes, that model's fingerprint.
+      names: names of NAME.npz, NAME.bin and the model, for messages.
 
     Returns:
-      a Coded.
+      the contents.
 
     Raises:
-      BitstreamError: a file is foreign, truncated or damaged, they do not belong together, or
+      BitstreamError: a file is foreign, truncated or damaged, the two do not belong together, or
         another model made them.
     """
     npz_name, bin_name, model_name = names
     if not npz:
-        raise BitstreamError(f"{npz_name}: the file is empty; {_AGAIN}")
+        raise BitstreamError(f"{npz_name}: the file is empty; {_REMEDY}")
     if npz[:3] != MAGIC[: len(npz)]:
         raise BitstreamError(
             f"{npz_name}: not a file of this codec; give what its encoder wrote "
             "(files of the original code or numpy archives are others)"
         )
     if len(npz) < _FIXED.size + 2 + _CHECKSUM.size:
-        raise BitstreamError(f"{npz_name}: truncated: its header is cut off; {_AGAIN}")
+        raise BitstreamError(f"{npz_name}: truncated: its header is cut off; {_REMEDY}")
     _, version, made_by, y_crc, latents_check = _FIXED.unpack_from(npz)
     body = npz[: -_CHECKSUM.size]
     if zlib.crc32(body) != _CHECKSUM.unpack(npz[-_CHECKSUM.size :])[0]:
-        raise BitstreamError(f"{npz_name}: truncated or damaged: wrong checksum; {_AGAIN}")
+        raise BitstreamError(f"{npz_name}: truncated or damaged: wrong checksum; {_REMEDY}")
     if version != VERSION:
         raise BitstreamError(
             f"{npz_name}: format version {version}, this program reads version {VERSION}; "
@@ -140,27 +152,27 @@ def unpack(npz, y_string, num_filters, fingerprint, names):
     if zlib.crc32(y_string) != y_crc:
         raise BitstreamError(
             f"{bin_name}: truncated, damaged, or not the file that belongs to {npz_name}: "
-            f"wrong checksum; {_AGAIN}"
+            f"wrong checksum; {_REMEDY}"
         )
     height, width, start = _read_sides(body, npz_name)
     z_start = start + num_filters // 8
     if len(body) < z_start:
-        raise BitstreamError(f"{npz_name}: damaged: its channel flags are cut off; {_AGAIN}")
+        raise BitstreamError(f"{npz_name}: damaged: its channel flags are cut off; {_REMEDY}")
     return Coded(height, width, body[start:z_start], body[z_start:], y_string, latents_check)
 
 
-def join(npz, y_string):
-    """The two files as one string: the first one's length, uint32, then both."""
+def join(npz: bytes, y_string: bytes) -> bytes:
+    """Joins the bytes of NAME.npz and NAME.bin: the length of the first as uint32, then both."""
     return _LENGTH.pack(len(npz)) + npz + y_string
 
 
-def split(data):
-    """Takes apart what `join` made.
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """Splits what `join` returned into the bytes of NAME.npz and NAME.bin.
 
     Raises:
-      BitstreamError: the string is too short for the length it gives.
+      BitstreamError: the data is shorter than the length that it states.
     """
     if len(data) < _LENGTH.size or len(data) - _LENGTH.size < _LENGTH.unpack_from(data)[0]:
-        raise BitstreamError(f"truncated or foreign data; {_AGAIN}")
+        raise BitstreamError(f"truncated or foreign data; {_REMEDY}")
     end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     return data[_LENGTH.size : end], data[end:]

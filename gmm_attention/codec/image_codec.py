@@ -1,11 +1,18 @@
 """An image to coded bytes and back, with one model."""
 
+from __future__ import annotations
+
 import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gmm_attention import export, images, strips
+from gmm_attention import images, padding, strips
+from gmm_attention.checkpoints import loading
+from gmm_attention.checkpoints.loading import LoadedModel
 from gmm_attention.codec import file_format
 from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z_sides
 from gmm_attention.codec.strip_transform import StripTransform
@@ -13,43 +20,44 @@ from gmm_attention.errors import CodecError, ImageError
 from gmm_attention.model import gaussian_mixture
 from gmm_attention.model.cheng2020 import policy
 
-# Of images that go through a transform together on a GPU, which small ones leave idle. A CPU is
-# busy with one.
+# Pixels of the images that go through a transform together on a GPU, which a single small image
+# would not fill. On a CPU one image at a time is enough.
 PIXELS_TOGETHER = 2**22
 
 
-def load(path, precision="float32"):
+def load(path: str | os.PathLike, precision: str = "float32") -> ImageCodec:
     """Loads a codec.
 
     Args:
-      path: str or Path: an exported model's or a training checkpoint's directory, or the prefix
-        of a TF1 checkpoint of the original.
-      precision: of analysis and synthesis, "float32" or "bfloat16", which is faster on processors
-        and GPUs that compute in it and changes latents and pictures a little. What one encodes,
-        the other decodes.
+      path: directory of an exported model or of a training checkpoint, or prefix of a TF1
+        checkpoint of the original.
+      precision: precision of analysis and synthesis, "float32" or "bfloat16". The latter is faster
+        on processors and GPUs that compute in it, and changes latents and pictures a little. Files
+        encoded in either precision can be decoded in the other.
 
     Returns:
-      an ImageCodec.
+      the codec.
 
     Raises:
-      CheckpointError: nothing there, or missing, unknown, misshapen or unusable weights.
+      CheckpointError: nothing at this path, or missing, unknown, misshapen or unusable weights.
       CodecError: the device does not compute in bfloat16.
-      ValueError: another precision.
+      ValueError: precision is neither of the two.
     """
-    policy(precision)  # the caller's mistake, not that of the weights that are read next
+    policy(precision)  # a wrong precision is the caller's mistake, so it is no CheckpointError
     if precision == "bfloat16" and not _has_bfloat16():
         raise CodecError(
             "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than Ampere, "
             "where it would be slower than float32; use --precision float32"
         )
     if tf.config.get_visible_devices("GPU"):
-        # For the whole process: the same bytes every time, and pixels within rounding of a CPU's.
+        # With these settings, which hold for the whole process, repeated runs give the same bytes,
+        # and pixels that differ from a CPU's by rounding only.
         tf.config.experimental.enable_op_determinism()
         tf.config.experimental.enable_tensor_float_32_execution(False)
-    return ImageCodec(*export.load(path, precision), name=str(path))
+    return ImageCodec(loading.load(path, precision))
 
 
-def _has_bfloat16():
+def _has_bfloat16() -> bool:
     gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
@@ -66,61 +74,65 @@ class ImageCodec:
     """Compresses and decompresses images with one model.
 
     Args:
-      model: a built Cheng2020, the float transforms.
-      exported: dict of arrays, as `export.export_arrays` returns.
-      settings: dict of the model's settings.
-      name: of the model, for messages.
+      loaded: the model.
 
-    Attributes: model, exported, settings, name; fingerprint, 4 bytes; latent_codec, a LatentCodec;
-      on_gpu, whether TensorFlow uses one.
+    Attributes:
+      model: a built Cheng2020, for the float transforms.
+      exported, settings, name, fingerprint: those of the LoadedModel.
+      latent_codec: a LatentCodec of the same model.
+      on_gpu: whether TensorFlow uses a GPU.
     """
 
-    def __init__(self, model, exported, settings, name):
-        self.model, self.exported, self.settings, self.name = model, exported, settings, name
-        self.fingerprint = export.fingerprint(exported)
-        self.latent_codec = LatentCodec(exported, self.fingerprint, name)
+    def __init__(self, loaded: LoadedModel):
+        model = self.model = loaded.network
+        self.exported, self.settings = loaded.exported, loaded.settings
+        self.name, self.fingerprint = loaded.name, loaded.fingerprint
+        self.latent_codec = LatentCodec(loaded.entropy_model, self.fingerprint, self.name)
         self.on_gpu = bool(tf.config.get_visible_devices("GPU"))
         self._analysis = StripTransform(model.analysis, 3, pixels=16)
         self._hyper_analysis = StripTransform(model.hyper_analysis, model.num_filters, pixels=64)
         self._synthesis = StripTransform(model.synthesis, model.num_filters, pixels=1)
 
-    def most_together(self, height, width):
-        """How many images of a size `analyse` and `synthesize` are best given at once."""
+    def most_together(self, height: int, width: int) -> int:
+        """Returns how many images of this size are best analysed or synthesized together."""
         h, w = z_sides(height, width)
-        return max(PIXELS_TOGETHER // (h * w * images.SIDE_MULTIPLE**2), 1) if self.on_gpu else 1
+        return max(PIXELS_TOGETHER // (h * w * padding.SIDE_MULTIPLE**2), 1) if self.on_gpu else 1
 
-    def analyse(self, several):
+    def analyse(self, several: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Computes the rounded latents of images whose padded sizes are equal.
 
         Args:
           several: list of uint8 [H, W, 3], 0..255.
 
         Returns:
-          list of (z_symbols [H/64, W/64, N] int32, y_hat [H/16, W/16, N] int32), padded.
+          list of (z_symbols [H/64, W/64, N] int32, y_hat [H/16, W/16, N] int32), H and W being the
+          sides of the padded images.
 
         Raises:
-          ImageError: too many pixels, or latents that are not finite.
-          ValueError: an image has another type or shape, or they do not go together.
+          ImageError: too many pixels, latents that are not finite, or too little memory.
+          ValueError: an image has another type or shape, or the padded sizes differ.
         """
         _, _, y_hat, z_symbols = self._latents(several)
         return list(zip(z_symbols, y_hat))
 
-    def _latents(self, several):
-        """y, z (float), y_hat, z's symbols (int32), each with a batch axis."""
+    def _latents(
+        self, several: list[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Computes y and z (float32), y_hat and z's symbols (int32), each with a batch axis."""
         for image in several:
             _check_image(image)
         if len({z_sides(*image.shape[:2]) for image in several}) != 1:
             raise ValueError("images that go together have one size")
 
-        def pixels(*strip):
-            padded = [images.pad_strip(image, *strip) for image in several]
+        def pixels(axis: int, first: int, last: int) -> np.ndarray:
+            padded = [padding.pad_strip(image, axis, first, last) for image in several]
             return np.stack(padded).astype(np.float32) / 255
 
-        def latents(axis, first, last):
+        def latents(axis: int, first: int, last: int) -> np.ndarray:
             return y[strips.along(axis + 1, first, last)]
 
         shape, count = several[0].shape, len(several)
-        sides = [images.SIDE_MULTIPLE * side for side in z_sides(*shape[:2])]
+        sides = [padding.SIDE_MULTIPLE * side for side in z_sides(*shape[:2])]
         with _within_memory(shape):
             y = self._analysis.whole(pixels, sides, count)
             z = self._hyper_analysis.whole(latents, y.shape[1:3], count)
@@ -129,7 +141,7 @@ class ImageCodec:
         symbols = self.model.entropy_bottleneck.symbols(z).numpy()
         return y, z, np.rint(y).astype(np.int32), symbols
 
-    def encode(self, image):
+    def encode(self, image: np.ndarray) -> tuple[bytes, bytes, np.ndarray]:
         """Codes an image into the bytes of two files.
 
         Args:
@@ -137,50 +149,61 @@ class ImageCodec:
 
         Returns:
           bytes of NAME.npz (header and z), bytes of NAME.bin (y), and y_hat
-          ([H/16, W/16, N] int32), of which `reconstruct` makes what the decoder will show.
+          ([H/16, W/16, N] int32), from which `reconstruct` makes the image that the decoder will
+          show.
 
         Raises:
-          ImageError: too many pixels, or latents that are not finite or that the coder cannot take.
+          ImageError: too many pixels, latents that are not finite or too large to be coded, or too
+            little memory.
           ValueError: image has another type or shape.
         """
         ((z_symbols, y_hat),) = self.analyse([image])
-        return *self.latent_codec.encode(*image.shape[:2], z_symbols, y_hat), y_hat
+        height, width = image.shape[:2]
+        return *self.latent_codec.encode(height, width, z_symbols, y_hat), y_hat
 
-    def decode(self, npz, y_string, names=NAMES, max_pixels=images.MAX_PIXELS):
+    def decode(
+        self,
+        npz: bytes,
+        y_string: bytes,
+        names: tuple[str, str] = NAMES,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> np.ndarray:
         """Decodes the bytes of two files.
 
         Args:
           npz, y_string: bytes of NAME.npz and NAME.bin.
-          names: of the two files, for messages.
+          names: names of the two files, for messages.
           max_pixels: images of more pixels are refused, from the header alone.
 
         Returns:
           uint8 [H, W, 3].
 
         Raises:
-          BitstreamError: foreign, truncated or damaged bytes, another model's, or too many pixels.
+          BitstreamError: see `LatentCodec.decode`.
           ImageError: see `reconstruct`.
         """
         height, width, y_hat = self.latent_codec.decode(npz, y_string, names, max_pixels)
         return self.reconstruct(y_hat, height, width)
 
-    def reconstruct(self, y_hat, height, width):
-        """Synthesizes rounded latents.
+    def reconstruct(self, y_hat: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Synthesizes an image from rounded latents.
 
         Args:
           y_hat: [H/16, W/16, N] integers.
-          height, width: of the image without padding, pixels.
+          height, width: sides of the image without padding, pixels.
 
         Returns:
           uint8 [height, width, 3].
 
         Raises:
-          ImageError: pixels that are not finite.
+          ImageError: pixels that are not finite, or too little memory.
         """
         return self.synthesize([y_hat], [(height, width)])[0]
 
-    def synthesize(self, several, sizes):
-        """What `reconstruct` does, for several images whose padded sizes are equal.
+    def synthesize(
+        self, several: list[np.ndarray], sizes: list[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """Does the same as `reconstruct` for several images whose padded sizes are equal.
 
         Args:
           several: list of y_hat.
@@ -190,18 +213,21 @@ class ImageCodec:
           list of uint8 [height, width, 3].
 
         Raises:
-          ImageError: pixels that are not finite.
+          ImageError: see `reconstruct`.
         """
         pixels = [np.empty([*size, 3], np.uint8) for size in sizes]
         for place, x_hat in self._pixels(several, pixels):
             place[...] = np.rint(x_hat, out=x_hat)
         return pixels
 
-    def _pixels(self, several, pictures):
-        """Yields views of the pictures, and what belongs there: float32, 0..255."""
+    def _pixels(
+        self, several: list[np.ndarray], pictures: list[np.ndarray]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields views of parts of the pictures, each with its pixels: float32, 0..255."""
 
-        def quantized(*strip):
-            return np.stack([y_hat[strips.along(*strip)] for y_hat in several]).astype(np.float32)
+        def quantized(axis: int, first: int, last: int) -> np.ndarray:
+            part = strips.along(axis, first, last)
+            return np.stack([y_hat[part] for y_hat in several]).astype(np.float32)
 
         with _within_memory(pictures[0].shape):
             for where, x_hats in self._synthesis.strips(quantized, several[0].shape[:2]):
@@ -211,30 +237,34 @@ class ImageCodec:
                     )
                 for picture, x_hat in zip(pictures, x_hats):
                     place = picture[where]
-                    x_hat = images.crop(x_hat, *place.shape[:2])
+                    x_hat = padding.crop(x_hat, *place.shape[:2])
                     yield place, np.clip(x_hat, 0, 1) * 255
 
-    def compress(self, image):
-        """Codes an image into one string of bytes. See `encode`."""
+    def compress(self, image: np.ndarray) -> bytes:
+        """Codes an image, uint8 [H, W, 3], into one string of bytes. See `encode`."""
         npz, y_string, _ = self.encode(image)
         return file_format.join(npz, y_string)
 
-    def decompress(self, data):
+    def decompress(self, data: bytes) -> np.ndarray:
         """Decodes what `compress` returned into uint8 [H, W, 3]. See `decode`."""
-        return self.decode(*file_format.split(data), names=("the header", "the y string"))
+        npz, y_string = file_format.split(data)
+        return self.decode(npz, y_string, names=("the header", "the y string"))
 
-    def inspect(self, image):
-        """Everything that the float model computes for an image.
+    def inspect(self, image: np.ndarray) -> dict[str, Any]:
+        """Returns everything that the float model computes for an image.
 
         Args:
           image: uint8 [H, W, 3], 0..255.
 
         Returns:
-          dict of numpy arrays of the padded image, without the batch axis (h = H/16, w = W/16
-          after padding): y, y_hat [h, w, N]; z, z_hat [h/4, w/4, N]; phi [h, w, 2N]; weights,
-          means, scales [h, w, N, K]; x_hat [H, W, 3] of the unpadded image, 0..255, float, before
-          rounding; element_bits_y [h, w, N], element_bits_z [h/4, w/4, N], the cross-entropy of
-          each element in bits; and bits_y, bits_z, their sums, floats.
+          dict of numpy arrays without the batch axis (h = H/16 and w = W/16, with the sides of the
+          padded image): y, y_hat [h, w, N]; z, z_hat [h/4, w/4, N]; phi [h, w, 2N]; weights, means,
+          scales [h, w, N, K]; x_hat [H, W, 3] of the unpadded image, float32 in 0..255, clipped but
+          not rounded; element_bits_y [h, w, N], element_bits_z [h/4, w/4, N], the cross-entropy of
+          each element in bits; and the sums of these two, the floats bits_y and bits_z.
+
+        Raises:
+          ImageError, ValueError: see `analyse` and `reconstruct`.
         """
         y, z, y_hat, z_symbols = (t[0] for t in self._latents([image]))
         model = self.model
@@ -267,7 +297,8 @@ class ImageCodec:
 
 
 @contextlib.contextmanager
-def _within_memory(shape):
+def _within_memory(shape: tuple[int, ...]) -> Iterator[None]:
+    """Turns a lack of memory into an ImageError that names the size of the image."""
     try:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -277,7 +308,8 @@ def _within_memory(shape):
         ) from error
 
 
-def _check_image(image):
+def _check_image(image: np.ndarray) -> None:
+    """Raises ValueError for another type or shape, ImageError for too many pixels."""
     if not (
         isinstance(image, np.ndarray)
         and image.dtype == np.uint8
@@ -289,6 +321,6 @@ def _check_image(image):
     height, width, _ = image.shape
     if is_too_large(height, width):
         raise ImageError(
-            f"{width}x{height} pixels, padded to multiples of {images.SIDE_MULTIPLE}, are more "
+            f"{width}x{height} pixels, padded to multiples of {padding.SIDE_MULTIPLE}, are more "
             f"than the limit of {images.MAX_PIXELS}; cut the image into parts"
         )

@@ -1,37 +1,40 @@
 """Rounded latents to the bytes of NAME.npz and NAME.bin, and back; needs no TensorFlow."""
 
+from __future__ import annotations
+
 import zlib
 
 import numpy as np
 
-from gmm_attention import images
-from gmm_attention.codec import file_format, latents
-from gmm_attention.entropy_coding.prediction import Prediction
+from gmm_attention import images, padding
+from gmm_attention.codec import file_format, wavefront
+from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 from gmm_attention.errors import BitstreamError
 
 NAMES = "NAME.npz", "NAME.bin"
 
 
 class LatentCodec:
-    """The part of a codec that is integers: the same on every machine.
+    """The part of a codec that computes with integers: the same on every machine.
 
     Args:
-      exported: dict of arrays, as `export.export_arrays` returns.
-      fingerprint: the model's, 4 bytes, see `export.fingerprint`.
-      name: of the model, for messages.
+      entropy_model: the model's z tables and layers in integers.
+      fingerprint: 4 bytes, see `fingerprints.fingerprint`.
+      name: the model's name, for messages.
 
-    Attributes: fingerprint, name; prediction, a Prediction.
+    Attributes: entropy_model, fingerprint, name, as given.
     """
 
-    def __init__(self, exported, fingerprint, name):
-        self.fingerprint, self.name = fingerprint, name
-        self.prediction = Prediction(exported)
+    def __init__(self, entropy_model: IntegerEntropyModel, fingerprint: bytes, name: str):
+        self.entropy_model, self.fingerprint, self.name = entropy_model, fingerprint, name
 
-    def encode(self, height, width, z_symbols, y_hat):
+    def encode(
+        self, height: int, width: int, z_symbols: np.ndarray, y_hat: np.ndarray
+    ) -> tuple[bytes, bytes]:
         """Codes the latents of one image.
 
         Args:
-          height, width: of the unpadded image, pixels.
+          height, width: sides of the unpadded image, pixels.
           z_symbols: [h, w, N] int32.
           y_hat: [4h, 4w, N] int32.
 
@@ -39,49 +42,62 @@ class LatentCodec:
           bytes of NAME.npz (header and z), bytes of NAME.bin (y).
 
         Raises:
-          ImageError: latents that the coder cannot take.
+          ImageError: a latent is too large to be coded, or a side has 2^32 pixels or more.
         """
         coded = file_format.Coded(
             height,
             width,
-            *latents.encode_latents(self.prediction, z_symbols, y_hat),
+            *wavefront.encode_latents(self.entropy_model, z_symbols, y_hat),
             _latents_check(z_symbols, y_hat),
         )
         return file_format.pack(coded, self.fingerprint)
 
-    def unpack(self, npz, y_string, names=NAMES):
-        """Reads the bytes of two files, as far as headers and checksums go.
+    def unpack(
+        self, npz: bytes, y_string: bytes, names: tuple[str, str] = NAMES
+    ) -> file_format.Coded:
+        """Reads the header of two files and checks their checksums; decodes nothing.
+
+        Args:
+          npz, y_string: bytes of NAME.npz and NAME.bin.
+          names: names of the two files, for messages.
 
         Returns:
-          file_format.Coded.
+          the files' contents.
 
         Raises:
-          BitstreamError: foreign, truncated or damaged bytes, or another model's.
+          BitstreamError: bytes that are foreign, truncated, damaged or made by another model.
         """
         return file_format.unpack(
-            npz, y_string, self.prediction.num_filters, self.fingerprint, (*names, self.name)
+            npz, y_string, self.entropy_model.num_filters, self.fingerprint, (*names, self.name)
         )
 
-    def decode(self, npz, y_string, names=NAMES, max_pixels=images.MAX_PIXELS):
+    def decode(
+        self,
+        npz: bytes,
+        y_string: bytes,
+        names: tuple[str, str] = NAMES,
+        max_pixels: int = images.MAX_PIXELS,
+    ) -> tuple[int, int, np.ndarray]:
         """Decodes the bytes of two files.
 
         Args:
           npz, y_string: bytes of NAME.npz and NAME.bin.
-          names: of the two files, for messages.
+          names: names of the two files, for messages.
           max_pixels: images of more pixels are refused, from the header alone.
 
         Returns:
-          height, width: of the unpadded image, pixels.
-          y_hat: [H/16, W/16, N] int32, of the padded one.
+          height, width: sides of the unpadded image, pixels.
+          y_hat: [H/16, W/16, N] int32, H and W being the sides of the padded image.
 
         Raises:
-          BitstreamError: foreign, truncated or damaged bytes, another model's, or too many pixels.
+          BitstreamError: bytes that are foreign, truncated, damaged or made by another model, or
+            more pixels than `max_pixels` or than the format allows.
         """
         coded = self.unpack(npz, y_string, names)
         h, w = z_sides(coded.height, coded.width)
-        # Before anything is allocated: a header may promise what its strings cannot hold.
-        if is_too_large(coded.height, coded.width) or h * w > latents.max_positions(
-            self.prediction, len(coded.z_string)
+        # Checked before anything is allocated: a header may claim more than z's string can hold.
+        if is_too_large(coded.height, coded.width) or h * w > wavefront.max_positions(
+            self.entropy_model, len(coded.z_string)
         ):
             raise BitstreamError(
                 f"{names[0]}: damaged: it cannot hold an image of {coded.width}x{coded.height} "
@@ -93,8 +109,8 @@ class LatentCodec:
                 f"{max_pixels}; if you trust it, raise the limit (--max-pixels)"
             )
         try:
-            z_symbols, y_hat = latents.decode_latents(
-                self.prediction, h, w, coded.flags, coded.z_string, coded.y_string
+            z_symbols, y_hat = wavefront.decode_latents(
+                self.entropy_model, h, w, coded.flags, coded.z_string, coded.y_string
             )
         except BitstreamError as error:
             raise BitstreamError(f"{names[0]}: {error}; encode the image again") from error
@@ -105,19 +121,19 @@ class LatentCodec:
         return coded.height, coded.width, y_hat
 
 
-def z_sides(height, width):
-    """Sides of z for an image of these, pixels."""
-    return -(-height // images.SIDE_MULTIPLE), -(-width // images.SIDE_MULTIPLE)
+def z_sides(height: int, width: int) -> tuple[int, int]:
+    """Returns height and width of z for an image of this height and width in pixels."""
+    return -(-height // padding.SIDE_MULTIPLE), -(-width // padding.SIDE_MULTIPLE)
 
 
-def is_too_large(height, width):
-    """Whether an image, padded, has more pixels than the format allows."""
+def is_too_large(height: int, width: int) -> bool:
+    """Tells whether an image, once padded, has more pixels than the format allows."""
     h, w = z_sides(height, width)
-    return h * w * images.SIDE_MULTIPLE**2 > images.MAX_PIXELS
+    return h * w * padding.SIDE_MULTIPLE**2 > images.MAX_PIXELS
 
 
-def _latents_check(z_symbols, y_hat):
+def _latents_check(z_symbols: np.ndarray, y_hat: np.ndarray) -> int:
     crc = 0
     for array in (z_symbols, y_hat):
-        crc = zlib.crc32(np.ascontiguousarray(array, "<i4"), crc)
+        crc = zlib.crc32(np.ascontiguousarray(array, "<i4").data, crc)
     return crc & 0xFFFF

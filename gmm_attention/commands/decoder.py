@@ -1,37 +1,61 @@
-"""NAME.npz and NAME.bin to NAME.png."""
+"""NAME.npz and NAME.bin to NAME.png, for one image or a folder."""
 
-import functools
+from __future__ import annotations
+
+import argparse
 import os
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from gmm_attention import cli, runtime
 from gmm_attention.codec import file_format
+from gmm_attention.codec.file_format import Coded
 from gmm_attention.codec.latent_codec import z_sides
-from gmm_attention.commands import batch, coding
-from gmm_attention.commands.summary import Summary
-from gmm_attention.errors import BitstreamError, CodecError
+from gmm_attention.commands import coding_options
+from gmm_attention.errors import BitstreamError, CodecError, naming
 from gmm_attention.files import make_folder
 from gmm_attention.images import check_png, write_png
+from gmm_attention.pipeline import coded_files
+from gmm_attention.pipeline.folder import run_folder
+from gmm_attention.pipeline.summary import Summary
+from gmm_attention.pipeline.tasks import SharedLatentCodec
+
+if TYPE_CHECKING:  # importing it imports TensorFlow, which --help must not wait for
+    from gmm_attention.codec.image_codec import ImageCodec
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "seconds", "error")
 
 
-class _Pair(NamedTuple):
-    """Two files."""
+class CodedPair(NamedTuple):
+    """The two coded files of an image, and the picture that is made of them.
+
+    Attributes:
+      stem: the part that the paths of both files share.
+      name: the same, relative to the folder that was given.
+      target: path of the picture.
+    """
 
     stem: str
-    name: str  # relative to the folder that was given
+    name: str
     target: str
 
-    def __str__(self):
-        return coding.coded_names(self.stem)[0]
+    def __str__(self) -> str:
+        return coded_files.names(self.stem)[0]
 
 
 class _Decoded(NamedTuple):
-    """What is decoded of an image: first its latents, then its pixels."""
+    """A decoded image, before or after its synthesis.
+
+    Attributes:
+      height, width: pixels.
+      num_bytes: size of both files together.
+      seconds: time spent on it so far.
+      array: y_hat [H/16, W/16, N] int32 before the synthesis, uint8 [H, W, 3] after it.
+    """
 
     height: int
     width: int
@@ -40,17 +64,87 @@ class _Decoded(NamedTuple):
     array: np.ndarray
 
 
-def _find_coded(path):
+class Decoding:
+    """The task of the decoder: read and decode, synthesize, write.
+
+    Its methods are those of `pipeline.folder.ImageTask`.
+
+    Args:
+      codec: ImageCodec; a pickled copy of the task, in a worker, has none.
+      latent_codec: SharedLatentCodec of the same model.
+      max_pixels: larger images are refused.
+    """
+
+    def __init__(self, codec: ImageCodec, latent_codec: SharedLatentCodec, max_pixels: int):
+        self._codec, self._latent_codec, self._max_pixels = codec, latent_codec, max_pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_codec": None}
+
+    def size(self, pair: CodedPair) -> int:
+        name = coded_files.names(pair.stem)[0]
+        try:
+            height, width = file_format.read_size(coded_files.read_one(name), name)
+        except CodecError:
+            return 0  # reported when the image is decoded
+        return height * width
+
+    def load(self, pair: CodedPair) -> _Decoded:
+        files, names = coded_files.read(pair.stem), coded_files.names(pair.stem)
+        begin = time.monotonic()
+        height, width, y_hat = self._latent_codec.get().decode(
+            *files, names=names, max_pixels=self._max_pixels
+        )
+        return _Decoded(height, width, sum(map(len, files)), time.monotonic() - begin, y_hat)
+
+    def batch(self, decoded: _Decoded) -> tuple[int, tuple[int, int]]:
+        size = decoded.height, decoded.width
+        return self._codec.most_together(*size), z_sides(*size)
+
+    def transform(self, pairs: Sequence[CodedPair], decoded: Sequence[_Decoded]) -> list[_Decoded]:
+        begin = time.monotonic()
+        with naming(pairs[0]):
+            pictures = self._codec.synthesize(
+                [one.array for one in decoded], [(one.height, one.width) for one in decoded]
+            )
+        seconds = (time.monotonic() - begin) / len(decoded)
+        return [
+            one._replace(array=picture, seconds=one.seconds + seconds)
+            for one, picture in zip(decoded, pictures)
+        ]
+
+    def finish(self, pair: CodedPair, decoded: _Decoded) -> dict[str, Any]:
+        make_folder(os.path.dirname(pair.target))
+        write_png(pair.target, decoded.array)
+        figures = coded_files.figures(decoded.height, decoded.width, decoded.num_bytes)
+        return {**figures, "seconds": decoded.seconds}
+
+    def existing(self, pair: CodedPair) -> dict[str, Any] | None:
+        def fits(coded: Coded) -> bool:
+            return check_png(pair.target) == (coded.height, coded.width)
+
+        sources = coded_files.names(pair.stem)
+        return coded_files.existing_figures(
+            self._latent_codec.get(), pair.stem, [pair.target], sources, fits
+        )
+
+    def text(self, pair: CodedPair, figures: dict[str, Any]) -> str:
+        size = f"{figures['width']}x{figures['height']}"
+        return f"{pair} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
+
+
+def _find_coded(path: str) -> list[tuple[str, str]]:
     """Finds coded images.
 
     Args:
-      path: a folder, searched recursively, or one of an image's two files, or what both share.
+      path: a folder, searched recursively, or one of an image's two files, or the part of their
+        paths that both share.
 
     Returns:
       list of (path without .npz and .bin, the same relative to the folder), sorted.
 
     Raises:
-      BitstreamError: nothing there.
+      BitstreamError: the path does not exist or holds no coded file, or a folder is unreadable.
     """
     if os.path.isdir(path):
         stems = {
@@ -71,98 +165,32 @@ def _find_coded(path):
     return [(stem, os.path.basename(stem))]
 
 
-def _refuse_folder(error):
+def _refuse_folder(error: OSError) -> NoReturn:
     raise BitstreamError(
         f"{error.filename}: cannot be read: {error.strerror}; check its permissions"
     ) from error
 
 
-# The steps of `pipeline.in_steps`.
-
-
-def _pixels(pair):
-    name = coding.coded_names(pair.stem)[0]
-    try:
-        height, width = file_format.read_size(coding.read_bytes(name), name)
-    except CodecError:
-        return 0  # to be told when it is decoded
-    return height * width
-
-
-def _decode_latents(pair, max_pixels):
-    files, names = coding.read_coded(pair.stem), coding.coded_names(pair.stem)
-    begin = time.monotonic()
-    height, width, y_hat = coding.latent_codec().decode(*files, names, max_pixels)
-    return _Decoded(height, width, sum(map(len, files)), time.monotonic() - begin, y_hat)
-
-
-def _synthesize(pairs, several, codec):
-    begin = time.monotonic()
-    with batch.about(pairs[0]):
-        pictures = codec.synthesize(
-            [one.array for one in several], [(one.height, one.width) for one in several]
-        )
-    seconds = (time.monotonic() - begin) / len(several)
-    return [
-        one._replace(array=picture, seconds=one.seconds + seconds)
-        for one, picture in zip(several, pictures)
-    ]
-
-
-def _write(pair, decoded):
-    make_folder(os.path.dirname(pair.target))
-    write_png(pair.target, decoded.array)
-    figures = coding.figures_of(decoded.height, decoded.width, decoded.num_bytes)
-    return {**figures, "seconds": decoded.seconds}
-
-
-def _together(decoded, codec):
-    size = decoded.height, decoded.width
-    return codec.most_together(*size), z_sides(*size)
-
-
-def _text(pair, figures):
-    size = f"{figures['width']}x{figures['height']}"
-    return f"{pair} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
-
-
-def _existing(pair, codec):
-    """What there is of a picture: figures, or None where it is to be made."""
-
-    def fits(coded):
-        return check_png(pair.target) == (coded.height, coded.width)
-
-    names = coding.coded_names(pair.stem)
-    return coding.existing(codec, pair.stem, [pair.target], names, fits)
-
-
-def _run(args):
+def _run(args: argparse.Namespace) -> int:
     pairs = [
-        _Pair(stem, name, os.path.join(args.output, f"{name}.png"))
+        CodedPair(stem, name, os.path.join(args.output, f"{name}.png"))
         for stem, name in _find_coded(args.input)
     ]
     begin = time.monotonic()
-    others = coding.divide_cores(args.jobs, len(pairs), args.device)
-    codec = batch.start(args.model, args.device, args.precision)
+    num_workers = runtime.divide_cores(args.jobs, len(pairs), args.device)
+    codec = runtime.start(args.model, args.device, args.precision)
     ready = time.monotonic()
-    direction = coding.Direction(
-        pixels=_pixels,
-        before=functools.partial(_decode_latents, max_pixels=args.max_pixels),
-        transform=functools.partial(_synthesize, codec=codec),
-        after=_write,
-        together=functools.partial(_together, codec=codec),
-        existing=functools.partial(_existing, codec=codec),
-        text=_text,
-    )
-    with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
-        results, failed = coding.run_all(
-            codec, pairs, direction, others, summary, args.skip_existing, args.quiet
-        )
+    with SharedLatentCodec(codec, num_workers) as latent_codec:
+        task = Decoding(codec, latent_codec, args.max_pixels)
+        with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
+            results, failed = run_folder(
+                codec, pairs, task, num_workers, summary, args.skip_existing, args.quiet
+            )
     if not args.quiet:
         seconds = [figures["seconds"] for figures in results]
         mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
         print(
-            f"{batch.count_text(len(results), len(results) + len(failed))}{mean}; "
+            f"{cli.count_text(len(results), len(results) + len(failed))}{mean}; "
             f"start-up {ready - begin:.1f} s, then {time.monotonic() - ready:.1f} s"
         )
         for pair in failed:
@@ -170,9 +198,9 @@ def _run(args):
     return 1 if failed else 0
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command `gmm-decode`. Returns the exit status."""
-    parser = coding.parser(
+    parser = coding_options.parser(
         "Decodes what encoder.py wrote: NAME.npz and NAME.bin to NAME.png.",
         default_input="images",
         default_output="recon",
@@ -181,11 +209,11 @@ def main(argv=None):
     parser.add_argument(
         "--model",
         metavar="PATH",
-        default=batch.DEFAULT_MODEL,
-        help=f"{batch.MODEL_HELP} ({batch.DEFAULT_MODEL})",
+        default=cli.DEFAULT_MODEL,
+        help=f"{cli.MODEL_HELP} ({cli.DEFAULT_MODEL})",
     )
     args = parser.parse_args(argv)
-    return batch.guarded(lambda: _run(args), args.quiet)
+    return cli.run_main(lambda: _run(args), args.quiet)
 
 
 if __name__ == "__main__":

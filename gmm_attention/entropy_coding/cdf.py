@@ -1,20 +1,23 @@
-"""Integer mixtures -> integer intervals and tables for the range coder, the same on every machine.
+"""Integer mixtures to integer intervals and tables for the range coder, the same on every machine.
 
-The counts: C(t) of T = 2^16 lie below the lower edge of the integer `middle + t`, for t from
--below to above + 1, the window in which every integer has a count of its own (at least one);
+A mixture shares out T = 2^16 counts among all integers. C(t) of them lie below the lower edge of
+the integer `middle + t`:
 
-    C(t) = t + below + 1 + (sum_k w_k Phi[(b_k + a_k t) >> 7] >> 15),
+    C(t) = t + below + 1 + (sum_k w_k Phi[(b_k + a_k t) >> 7] >> 15).
 
-with one count or more left at either end for what lies outside of the window.
+The edges t run from -below to above + 1 and bound a window, in which every integer has at least
+one count. At either end at least one count is left for all integers outside the window.
 
-The symbols: an element is coded first by a symbol of nine: `middle` and the three integers on
-either side, or 'above', or 'below'. The latter two are followed by a tail symbol, out of the
-integers of the window on that side, and 'beyond', which in turn is followed by the distance from
-the window, in Elias gamma code. So the decoder computes few counts for most elements.
+An element is coded first by one of nine symbols: `middle`, the three integers on either side of it,
+'above' or 'below'. After 'above' or 'below' a tail symbol follows: one of the window's integers on
+that side, or 'beyond'. After 'beyond' the distance from the window follows, in Elias gamma code. So
+the decoder computes few counts for most elements.
 
 In the first symbol's table 'middle' comes last, because range-coder gives its rounding remainder to
-the last symbol: a rare one there would cost 0.0005 bits an element.
+the last symbol: a rare symbol in that place would cost 0.0005 bits an element.
 """
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
@@ -25,25 +28,25 @@ from gmm_attention.entropy_coding.quantization import EXP_TOTAL, FRACTION_BITS, 
 TOTAL = 2**16  # T
 CENTRAL = 3  # integers on either side of the middle that the first symbol tells apart
 REACH = 500  # the window's largest extent on either side of the middle
-SMALLEST_SCALE = 2**5  # 1/32
+SMALLEST_SCALE = 2**5  # 1/32 in units of 2^-10
 LARGEST_SCALE = 2**21
-OVERFLOW_GUARD = 2**30 - 1
+OVERFLOW_GUARD = 2**30 - 1  # bound of b, so that a t + b fits int32
 UNIT = 2**FRACTION_BITS
 HALF_UNIT = UNIT // 2
 
-# Edges in the order of the first symbol's table, and what its entries stand for.
+# The first symbol's table: its edges in their order, and the offset that each symbol stands for.
 _EDGES = np.r_[1 : CENTRAL + 2, -CENTRAL:1].astype(np.int32)[:, None]
 _OFFSETS = np.r_[1 : CENTRAL + 1, CENTRAL + 1, -CENTRAL - 1, -CENTRAL:1].astype(np.int32)
 
 
 class Counts(NamedTuple):
-    """What the counts C(t) of E elements are made of; all int32.
+    """The terms of C(t) for E elements; all int32.
 
     Attributes:
       middle: [E], an integer near the likeliest component's mean.
-      below, above: [E], how far the window reaches, 3..500.
-      weights: [K, E], their sum is T - 2 - (below + above + 1).
-      a, b: [K, E], a t + b is where edge t lies in the Gaussian table, times 128.
+      below, above: [E], extents of the window on either side of the middle, 3..500.
+      weights: [K, E]. Their sum is T - 2 - (below + above + 1).
+      a, b: [K, E]. Edge t lies at (a t + b) / 128 in the Gaussian table.
     """
 
     middle: np.ndarray
@@ -53,13 +56,13 @@ class Counts(NamedTuple):
     a: np.ndarray
     b: np.ndarray
 
-    def take(self, elements):
-        """Selects some elements."""
+    def take(self, elements: np.ndarray | slice) -> Counts:
+        """Selects elements by their indices."""
         return Counts(*(array[..., elements] for array in self))
 
 
-def counts(mixtures, exp_table):
-    """Computes from mixtures what their counts are made of.
+def counts(mixtures: np.ndarray, exp_table: np.ndarray) -> Counts:
+    """Computes the terms of C(t) from mixtures.
 
     Args:
       mixtures: [3, K, E] int32, magnitude at most 2^25: logits in units of 2^-8, means and scales
@@ -77,7 +80,8 @@ def counts(mixtures, exp_table):
 
     middle = means[-1].copy()
     for mean, e in zip(means[-2::-1], exp[-2::-1]):
-        np.copyto(middle, mean, where=e == EXP_TOTAL)  # the first of the likeliest
+        # Of several likeliest components the first one counts.
+        np.copyto(middle, mean, where=e == EXP_TOTAL)
     extent = scales * 9
     extent >>= 1
     dropped = exp == 0
@@ -87,13 +91,14 @@ def counts(mixtures, exp_table):
     below = np.minimum(np.maximum(middle - below, CENTRAL), REACH)
     above = np.minimum(np.maximum(above - middle, CENTRAL), REACH)
 
-    # The weights' sum is below T, shared out by differences of floor(partial sum * rest / sum).
+    # Of T, one count goes to each integer of the window and one to either end. The rest is shared
+    # out among the components: differences of floor(partial sum * rest / sum), which add up to it.
     shares = exp.astype(np.float64)
     for previous, share in zip(shares[:-1], shares[1:]):
         share += previous
     total = shares[-1].copy()
     shares *= TOTAL - 3 - below - above
-    shares /= total  # of integers below 2^53: rounds up to no integer
+    shares /= total  # a quotient of integers below 2^53 never rounds up to an integer
     weights = np.floor(shares, out=shares).astype(np.int32)
     weights[1:] -= weights[:-1].copy()
 
@@ -106,18 +111,18 @@ def counts(mixtures, exp_table):
     return Counts(middle, below, above, weights, a, b.astype(np.int32))
 
 
-def first_tables(model, gaussian_table):
+def first_tables(counts: Counts, gaussian_table: np.ndarray) -> np.ndarray:
     """Makes the tables of the first symbols.
 
     Args:
-      model: Counts of E elements.
+      counts: Counts of E elements.
       gaussian_table: [2306] int32, see `quantization.gaussian_table`.
 
     Returns:
       [E, 10] int32, each row strictly increasing from 0 to 2^16. `first_offsets` says what the
       nine symbols stand for.
     """
-    c = _counts_below(model, _EDGES, gaussian_table)
+    c = _counts_below(counts, _EDGES, gaussian_table)
     table = np.empty([len(_OFFSETS) + 1, c.shape[1]], np.int32)
     start = c[0]
     np.subtract(c[: CENTRAL + 1], start, out=table[: CENTRAL + 1])
@@ -127,25 +132,27 @@ def first_tables(model, gaussian_table):
     return table.T
 
 
-def first_offsets(symbols):
+def first_offsets(symbols: np.ndarray) -> np.ndarray:
     """Turns first symbols into offsets from the middle; 4 and -4 stand for 'above' and 'below'."""
     return _OFFSETS[symbols]
 
 
-def widths(tables, symbols):
-    """Looks up how many counts symbols have in `first_tables`: [E] int32."""
+def widths(tables: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+    """Looks up the number of counts of each symbol in the tables of `first_tables`: [E] int32."""
     count = len(symbols)
-    edges = tables.T.ravel()  # a view: take is faster than indexing with two arrays
+    edges = tables.T.ravel()  # take from this view is faster than indexing with two arrays
     index = symbols.astype(np.intp) * count + np.arange(count)
     return edges.take(index + count) - edges.take(index)
 
 
-def first_intervals(model, offsets, gaussian_table):
+def first_intervals(
+    counts: Counts, offsets: np.ndarray, gaussian_table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Computes the entries of `first_tables` that code given values.
 
     Args:
-      model: Counts of E elements.
-      offsets: [E] int32, values minus `model.middle`.
+      counts: Counts of E elements.
+      offsets: [E] int32, values minus `counts.middle`.
       gaussian_table: [2306] int32.
 
     Returns:
@@ -155,7 +162,7 @@ def first_intervals(model, offsets, gaussian_table):
     np.maximum(np.minimum(offsets, CENTRAL + 1), -CENTRAL, out=edges[0])
     np.maximum(np.minimum(offsets + 1, CENTRAL + 1), -CENTRAL, out=edges[1])
     edges[2] = 1
-    low, high, start = _counts_below(model, edges, gaussian_table)
+    low, high, start = _counts_below(counts, edges, gaussian_table)
     low[offsets < -CENTRAL] = 0
     high[offsets > CENTRAL] = TOTAL
     low -= start
@@ -165,22 +172,22 @@ def first_intervals(model, offsets, gaussian_table):
     return low, high
 
 
-def tail_tables(model, sides, gaussian_table):
+def tail_tables(counts: Counts, sides: np.ndarray, gaussian_table: np.ndarray) -> list[list[int]]:
     """Makes the tables of the tail symbols.
 
     Args:
-      model: Counts of E elements.
+      counts: Counts of E elements.
       sides: [E] int32, 1 for 'above', -1 for 'below'.
       gaussian_table: [2306] int32.
 
     Returns:
       List of E lists of ints, strictly increasing from 0. Symbol i stands for the offset
-      sides (4 + i), and the last for any beyond the window.
+      sides (4 + i), and the last symbol for all offsets beyond the window.
     """
-    lengths = extents(model, sides) + (2 - CENTRAL)  # of the tables
+    lengths = extents(counts, sides) + (2 - CENTRAL)  # entries of each table
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    repeated = Counts(*(np.repeat(array, lengths, axis=-1) for array in model))
+    repeated = Counts(*(np.repeat(array, lengths, axis=-1) for array in counts))
     steps = np.arange(ends[-1], dtype=np.int32) - np.repeat(starts, lengths).astype(np.int32)
     sides = np.repeat(sides, lengths)
     c = _outward_counts(repeated, sides, steps, gaussian_table)
@@ -190,54 +197,58 @@ def tail_tables(model, sides, gaussian_table):
     return [flat[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
 
 
-def tail_intervals(model, offsets, gaussian_table):
+def tail_intervals(
+    counts: Counts, offsets: np.ndarray, gaussian_table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Computes the entries of `tail_tables` that code given values.
 
     Args:
-      model: Counts of E elements.
-      offsets: [E] int32, values minus `model.middle`, below -3 or above 3.
+      counts: Counts of E elements.
+      offsets: [E] int32, values minus `counts.middle`, below -3 or above 3.
       gaussian_table: [2306] int32.
 
     Returns:
       low, high, total: [E] int32.
-      excess: [E] int32, the distance from the window, zero or less for values within.
+      excess: [E] int32, the distance from the window; zero or less for values within it.
     """
     sides, distances = np.sign(offsets), np.abs(offsets)
-    reach = extents(model, sides)
+    reach = extents(counts, sides)
     excess = distances - reach
     symbols = np.minimum(distances - (CENTRAL + 1), reach - CENTRAL)
     steps = np.stack([np.zeros_like(symbols), symbols, symbols + 1, reach + (1 - CENTRAL)])
-    start, low, high, total = _outward_counts(model, sides, steps, gaussian_table) * sides
+    start, low, high, total = _outward_counts(counts, sides, steps, gaussian_table) * sides
     return low - start, high - start, total - start, excess
 
 
-def extents(model, sides):
-    """How far the window reaches on the given sides."""
-    return np.where(sides > 0, model.above, model.below)
+def extents(counts: Counts, sides: np.ndarray) -> np.ndarray:
+    """Returns the extent of the window on each element's side (1 above, -1 below): [E] int32."""
+    return np.where(sides > 0, counts.above, counts.below)
 
 
-def _outward_counts(model, sides, steps, gaussian_table):
-    """Evaluates C at edges so many steps outward from the central integers; [..., E] int32.
+def _outward_counts(
+    counts: Counts, sides: np.ndarray, steps: np.ndarray, gaussian_table: np.ndarray
+) -> np.ndarray:
+    """Evaluates C at the edges `steps` away from the central integers, outward: [..., E] int32.
 
-    The edge after the window's last is that after 'beyond'.
+    The edge that follows the window's last one is the outer edge of 'beyond'.
     """
     edges = np.where(sides > 0, np.int32(CENTRAL + 1), np.int32(-CENTRAL)) + sides * steps
-    c = _counts_below(model, edges, gaussian_table)
-    np.copyto(c, TOTAL, where=edges > model.above + 1)
-    np.copyto(c, 0, where=edges < -model.below)
+    c = _counts_below(counts, edges, gaussian_table)
+    np.copyto(c, TOTAL, where=edges > counts.above + 1)
+    np.copyto(c, 0, where=edges < -counts.below)
     return c
 
 
-def _counts_below(model, edges, gaussian_table):
+def _counts_below(counts: Counts, edges: np.ndarray, gaussian_table: np.ndarray) -> np.ndarray:
     """Evaluates C(t) at edges t, [..., E] or [..., 1] int32, from -below to above + 1."""
-    index = model.a * edges[..., None, :]
-    index += model.b
+    index = counts.a * edges[..., None, :]
+    index += counts.b
     index >>= 7
     terms = gaussian_table.take(index, mode="clip")
-    terms *= model.weights
+    terms *= counts.weights
     result = terms.sum(axis=-2, dtype=np.int32)  # below 2^31, as the weights' sum is below 2^16
     result >>= 15
     result += edges
-    result += model.below
+    result += counts.below
     result += 1
     return result

@@ -1,54 +1,56 @@
-"""Float weights of the entropy model -> the integers that coding uses, with proof that they fit.
+"""Float weights of the entropy model to the integers that coding uses, with proof that they fit.
 
 Every activation of the entropy model is an integer times a power of two, held in float64. A sum of
 products of such numbers comes out the same in any order, on any machine, as long as it stays below
-2^53 units; `check_integer_arrays` proves it stays below 2^50 for whatever it is fed.
+2^53 units; `check_integer_arrays` proves that it stays below 2^50 for any input.
 
-Weights are quantized once, here, and stored: doing it again on another machine could differ.
+Weights are quantized once, at export, and stored: another machine could round them differently.
 """
 
+from __future__ import annotations
+
 import decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gmm_attention.errors import CheckpointError
 
-FRACTION_BITS = 10  # of activations, means and scales
+FRACTION_BITS = 10  # activations, means and scales are in units of 2^-10
 LOGIT_FRACTION_BITS = 8
 ACTIVATION_LIMIT = 2**22  # in units of 2^-10; every layer's output is clamped to it
-LATENT_LIMIT = 2**15  # of y_hat and of z's symbols
+LATENT_LIMIT = 2**15  # largest magnitude of y_hat and of z's symbols
 LARGEST_WEIGHT = 2**15 - 1
 LARGEST_EXPONENT = 40
-SUM_LIMIT = 2**50  # 2^53 would be exact; three bits spare for a BLAS that regroups terms
-LEAKY_LIMIT = 2.0**41  # 3277 times this is below 2^53
+SUM_LIMIT = 2**50  # 2^53 would be exact; three bits are spare for a BLAS that regroups terms
+LEAKY_LIMIT = 2.0**41  # 3277 times this is below 2^53, so that the leaky ReLU is exact
 HIDDEN = 640  # width of the 1x1 layers, whatever num_filters is (original network.py)
 LARGEST_NUM_MIXTURES = 5
-TAPS_BEFORE_CENTRE = 12  # of the masked 5x5 kernel, in raster order
+TAPS_BEFORE_CENTRE = 12  # unmasked taps of the masked 5x5 kernel, the first in raster order
 
-Z_TOTAL = 2**16  # of z's tables
+Z_TOTAL = 2**16  # total of each of z's tables
 LARGEST_TABLE = 1025  # entries; range-coder's decoder takes no more
 
 EXP_TOTAL = 2**20
 EXP_STEPS = 2**LOGIT_FRACTION_BITS  # entries per unit of logit
-EXP_LENGTH = 11 * EXP_STEPS  # exp(-11) * 2^20 is 17.5; below that a component is dropped
+EXP_LENGTH = 11 * EXP_STEPS  # a component below exp(-11) (17.5 of 2^20) is dropped
 GAUSSIAN_TOTAL = 2**15
 GAUSSIAN_STEPS = 2**8  # entries per standard deviation
-GAUSSIAN_HALF = 1152  # entries on either side: 4.5 standard deviations
+GAUSSIAN_HALF = 1152  # entries on either side of the mean, 4.5 standard deviations
 
 
 class Layer(NamedTuple):
     """One layer of the entropy model; its arrays are NAME/kernel, NAME/exponent, NAME/bias."""
 
     name: str
-    shape: tuple[int, int, int, int]  # of the kernel: height, width, channels in, channels out
+    shape: tuple[int, int, int, int]  # the kernel's: height, width, channels in, channels out
     has_bias: bool = True
     leaky: bool = True
     input_fraction_bits: int = FRACTION_BITS
     input_limit: int = ACTIVATION_LIMIT
 
 
-def layers(num_filters, num_mixtures):
+def layers(num_filters: int, num_mixtures: int) -> list[Layer]:
     """Lists the entropy model's layers in the order in which data passes them."""
     n = num_filters
     widths = [n, n, n, n * 3 // 2, n * 3 // 2, 2 * n]
@@ -66,16 +68,18 @@ def layers(num_filters, num_mixtures):
     ]  # fmt: skip
 
 
-def quantize_kernel(kernel, name, largest_exponent=LARGEST_EXPONENT):
+def quantize_kernel(
+    kernel: np.ndarray, name: str, largest_exponent: int | np.ndarray = LARGEST_EXPONENT
+) -> tuple[np.ndarray, np.ndarray]:
     """Rounds a kernel to int16 with one power of two for each output channel.
 
     Args:
       kernel: [..., C_out] float64.
-      name: of the layer, for messages.
+      name: the layer's name, for messages.
       largest_exponent: int or [C_out] ints, upper bounds of the exponents.
 
     Returns:
-      weights: int16, kernel's shape; kernel is about weights * 2^-exponents.
+      weights: int16, of the kernel's shape, about kernel * 2^exponents.
       exponents: [C_out] int8, for each channel the largest in 0..largest_exponent with
         abs(weights) <= 32767.
 
@@ -96,24 +100,26 @@ def quantize_kernel(kernel, name, largest_exponent=LARGEST_EXPONENT):
     return np.rint(np.ldexp(kernel, exponents)).astype(np.int16), exponents.astype(np.int8)
 
 
-def integer_arrays(arrays):
+def integer_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Makes the integer entropy model from float weights.
 
     Args:
       arrays: dict of arrays: "hyper_synthesis/layer_{0..4}/{kernel,bias}",
         "entropy_parameter/{masked,layer_0,layer_1}/{kernel,bias}",
         "entropy_parameter/layer_2/kernel" (3K blocks of N channels: prob0, mean0, scale0, prob1,
-        ...; masked unmasked; all others as the original's layers use them), and
-        "entropy_bottleneck/{quantized_cdf,cdf_length,offset,medians}". Other names are ignored.
+        ...), and "entropy_bottleneck/{quantized_cdf,cdf_length,offset,medians}". Kernels are as the
+        original's layers use them, but that of `masked` may hold any values at masked taps. Other
+        names are ignored.
 
     Returns:
-      Dict of arrays, as `check_integer_arrays` wants it: for each layer NAME/kernel int16,
+      Dict of arrays, as `check_integer_arrays` takes it: for each layer NAME/kernel int16,
       NAME/exponent int8, NAME/bias int64 (in units of 2^-(exponent + the input's fraction bits));
       "entropy_bottleneck/{quantized_cdf,cdf_length,offset}" int32, unchanged;
       "entropy_bottleneck/integer_medians" int32, in units of 2^-10; "tables/exp", "tables/phi".
 
     Raises:
-      CheckpointError: an array is missing or misshapen, or does not fit exact arithmetic.
+      CheckpointError: an array is missing or misshapen, or a weight is too large to be quantized.
+        IntegerEntropyModel checks the rest.
     """
     num_filters, num_mixtures = _sizes(arrays)
     result = {}
@@ -121,12 +127,12 @@ def integer_arrays(arrays):
         kernel = np.array(_get(arrays, f"{layer.name}/kernel", layer.shape), np.float64)
         if layer.name == "entropy_parameter/masked":
             kernel.reshape(25, -1)[TAPS_BEFORE_CENTRE:] = 0
-        largest_exponent = LARGEST_EXPONENT
+        largest_exponent: int | np.ndarray = LARGEST_EXPONENT
         if layer.has_bias:
             bias = np.asarray(_get(arrays, f"{layer.name}/bias", layer.shape[3:]), np.float64)
             for channel in np.flatnonzero(~np.isfinite(bias)):
                 raise CheckpointError(f"{layer.name}: channel {channel}: bias is not finite")
-            # A channel of tiny weights would take an exponent that its bias does not stand.
+            # Tiny weights alone would allow an exponent for which the bias is too large.
             largest_exponent = 49 - layer.input_fraction_bits - np.frexp(bias)[1]
         weights, exponents = quantize_kernel(kernel, layer.name, largest_exponent)
         result[f"{layer.name}/kernel"] = weights
@@ -143,12 +149,11 @@ def integer_arrays(arrays):
     result["entropy_bottleneck/integer_medians"] = scaled.astype(np.int32)
     result["tables/exp"] = exp_table()
     result["tables/phi"] = gaussian_table()
-    check_integer_arrays(result)
     return result
 
 
-def check_integer_arrays(arrays):
-    """Checks an integer entropy model, as from a file that nobody vouches for.
+def check_integer_arrays(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Checks an integer entropy model, which may come from an untrusted file.
 
     Args:
       arrays: dict of arrays as `integer_arrays` returns it.
@@ -157,8 +162,8 @@ def check_integer_arrays(arrays):
       num_filters, num_mixtures.
 
     Raises:
-      CheckpointError: an array is missing, misshapen or of another type; a table is none; or some
-        input could make a sum leave the range in which float64 is exact.
+      CheckpointError: an array is missing, misshapen or of another type; a table does not rise or
+        fall as it must; or some input could make a sum leave the range in which float64 is exact.
     """
     num_filters, num_mixtures = _sizes(arrays)
     for layer in layers(num_filters, num_mixtures):
@@ -177,7 +182,7 @@ def check_integer_arrays(arrays):
     return num_filters, num_mixtures
 
 
-def exp_table():
+def exp_table() -> np.ndarray:
     """Tabulates round(2^20 exp(-i / 256)) for i in 0..2815, then 0; [2817] int32."""
     # decimal's exp is correctly rounded; libm's and numpy's depend on the machine.
     with decimal.localcontext(decimal.Context(prec=40)):
@@ -190,7 +195,7 @@ def exp_table():
     return np.array(table + [0], np.int32)
 
 
-def gaussian_table():
+def gaussian_table() -> np.ndarray:
     """Tabulates the normal distribution function, cut at 4.5 sigma and stretched to 0..2^15.
 
     Returns:
@@ -200,16 +205,16 @@ def gaussian_table():
     with decimal.localcontext(decimal.Context(prec=40)):
         end = _gaussian_integral(decimal.Decimal(GAUSSIAN_HALF) / GAUSSIAN_STEPS)
         half = decimal.Decimal(GAUSSIAN_TOTAL) / 2
-        upper = [
+        distances = [
             half * _gaussian_integral((i + decimal.Decimal("0.5")) / GAUSSIAN_STEPS) / end
             for i in range(GAUSSIAN_HALF)
         ]
-        lower = [round(half - value) for value in reversed(upper)]
-        upper = [round(half + value) for value in upper]
+        lower = [round(half - distance) for distance in reversed(distances)]
+        upper = [round(half + distance) for distance in distances]
     return np.array([0] + lower + upper + [GAUSSIAN_TOTAL], np.int32)
 
 
-def _gaussian_integral(x):
+def _gaussian_integral(x: decimal.Decimal) -> decimal.Decimal:
     """Integrates exp(-t^2/2) from 0 to x > 0: exp(-x^2/2) (x + x^3/3 + x^5/(3*5) + ...)."""
     term = total = x
     odd = 1
@@ -220,8 +225,13 @@ def _gaussian_integral(x):
     return total * (-x * x / 2).exp()
 
 
-def _get(arrays, name, shape=None, dtype=None):
-    """Looks up an array and checks its shape and type, where given."""
+def _get(
+    arrays: dict[str, np.ndarray],
+    name: str,
+    shape: tuple[int, ...] | None = None,
+    dtype: Any = None,
+) -> np.ndarray:
+    """Looks up an array and checks its shape and type, where they are given."""
     if name not in arrays:
         raise CheckpointError(f"{name}: missing")
     array = np.asarray(arrays[name])
@@ -232,8 +242,8 @@ def _get(arrays, name, shape=None, dtype=None):
     return array
 
 
-def _sizes(arrays):
-    """Reads num_filters and num_mixtures off the shapes of two kernels."""
+def _sizes(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Derives num_filters and num_mixtures from the shapes of two kernels."""
     masked = _get(arrays, "entropy_parameter/masked/kernel")
     last = _get(arrays, "entropy_parameter/layer_2/kernel")
     if masked.ndim != 4 or masked.shape[2] == 0 or masked.shape[2] % 8:
@@ -251,14 +261,14 @@ def _sizes(arrays):
     return num_filters, num_mixtures
 
 
-def _check_sums(arrays, layer):
-    """Bounds what one layer can sum up to, for any input within its limits."""
+def _check_sums(arrays: dict[str, np.ndarray], layer: Layer) -> None:
+    """Checks that no input within its limits makes a layer's sums or outputs too large."""
     weights = _get(arrays, f"{layer.name}/kernel", layer.shape, np.int16)
     exponents = _get(arrays, f"{layer.name}/exponent", layer.shape[3:], np.int8)
     exponents = exponents.astype(np.int32)
     if np.any(exponents < 0) or np.any(exponents > LARGEST_EXPONENT):
         raise CheckpointError(f"{layer.name}/exponent: not in 0..{LARGEST_EXPONENT}")
-    # int32 first: the absolute value of -32768 is no int16.
+    # In int32, because the absolute value of -32768 does not fit int16.
     magnitudes = np.abs(weights.reshape(-1, layer.shape[3]).astype(np.int32))
     bounds = magnitudes.sum(axis=0, dtype=np.int64) * layer.input_limit
     if layer.has_bias:
@@ -267,13 +277,13 @@ def _check_sums(arrays, layer):
     for channel in np.flatnonzero(bounds >= SUM_LIMIT):
         raise CheckpointError(f"{layer.name}: channel {channel}: sums could reach 2^50")
     if layer.leaky:
-        # In and out have the same fraction bits here, so a unit of the output is 2^exponent.
+        # Input and output have equal fraction bits here, so an output of 1 is a sum of 2^exponent.
         for channel in np.flatnonzero(bounds >= np.ldexp(LEAKY_LIMIT, exponents)):
             raise CheckpointError(f"{layer.name}: channel {channel}: outputs could reach 2^41")
 
 
-def _check_z_tables(arrays, num_filters):
-    """Checks that z's tables are tables."""
+def _check_z_tables(arrays: dict[str, np.ndarray], num_filters: int) -> None:
+    """Checks z's tables, offsets and medians."""
     cdfs = _get(arrays, "entropy_bottleneck/quantized_cdf", dtype=np.int32)
     if cdfs.ndim != 2 or cdfs.shape[0] != num_filters:
         raise CheckpointError(

@@ -1,1 +1,1 @@
-"""How good a reconstruction is."""
+"""How good reconstructions are, at which rate, and compared with other codecs."""

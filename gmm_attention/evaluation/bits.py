@@ -1,24 +1,29 @@
 """Where the bits of a coded image go: to which latents, channels and parts of the image."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gmm_attention.codec import file_format
 
+if TYPE_CHECKING:  # importing it imports TensorFlow
+    from gmm_attention.codec.image_codec import ImageCodec
+
 
 class Bits(NamedTuple):
-    """Bits of one coded image, and what the float model would need (its cross-entropy).
+    """Bits of one coded image, and bits that the float model would need (its cross-entropy).
 
     Attributes:
       height, width: pixels.
-      file_y, file_z, header: bits of y's and z's strings, and the rest of both files.
+      file_y, file_z, header: bits of the strings of y and z, and of all else in both files.
       y_channels, z_channels: [N] cross-entropy of each channel, bits.
       live: [N] bool, the channels of y that are not zero everywhere.
-      block_bpp: [ceil(H/16), ceil(W/16)] cross-entropy of y and z in each 16x16 pixels, over 256;
-        an element of z counts for the 64x64 pixels that it belongs to. Blocks that lie wholly in
-        the padding are left out.
-      padding: part of the cross-entropy that lies in those, 0..1.
+      block_bpp: [ceil(H/16), ceil(W/16)] cross-entropy of y and z in each block of 16x16 pixels,
+        in bits per pixel. The bits of an element of z are spread over its 64x64 pixels. Blocks
+        that lie wholly in the padding are left out.
+      padding: share of the cross-entropy that lies in the blocks left out, 0..1.
     """
 
     height: int
@@ -33,15 +38,12 @@ class Bits(NamedTuple):
     padding: float
 
 
-def bits_of(codec, image):
-    """Codes an image and takes its bits apart.
+def bits_of(codec: ImageCodec, image: np.ndarray) -> Bits:
+    """Codes an image and counts its bits by where they go.
 
     Args:
       codec: ImageCodec.
       image: uint8 [H, W, 3], 0..255.
-
-    Returns:
-      a Bits.
 
     Raises:
       ImageError: see `ImageCodec.encode`.
@@ -55,13 +57,14 @@ def bits_of(codec, image):
     blocks = y.sum(axis=-1) + np.kron(z.sum(axis=-1), np.full([4, 4], 1 / 16))
     rows, columns = (-(-side // 16) for side in image.shape[:2])
     return Bits(
-        *image.shape[:2],
-        8 * len(y_string),
-        8 * len(coded.z_string),
-        8 * (len(npz) - len(coded.z_string)),
-        y.sum(axis=(0, 1)),
-        z.sum(axis=(0, 1)),
-        np.unpackbits(np.frombuffer(coded.flags, np.uint8)).astype(bool),
-        blocks[:rows, :columns] / 256,
-        float(1 - blocks[:rows, :columns].sum() / blocks.sum()),
+        height=image.shape[0],
+        width=image.shape[1],
+        file_y=8 * len(y_string),
+        file_z=8 * len(coded.z_string),
+        header=8 * (len(npz) - len(coded.z_string)),
+        y_channels=y.sum(axis=(0, 1)),
+        z_channels=z.sum(axis=(0, 1)),
+        live=np.unpackbits(np.frombuffer(coded.flags, np.uint8)).astype(bool),
+        block_bpp=blocks[:rows, :columns] / 256,
+        padding=float(1 - blocks[:rows, :columns].sum() / blocks.sum()),
     )

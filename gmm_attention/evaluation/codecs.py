@@ -1,8 +1,11 @@
-"""The classical codecs that Pillow writes, each at a wanted rate: image -> bytes -> image."""
+"""The classical codecs of Pillow, each at a wanted rate: image -> bytes -> image."""
+
+from __future__ import annotations
 
 import contextlib
 import io
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, features
@@ -11,22 +14,22 @@ from gmm_attention.errors import CodecError, ImageError
 
 
 class ImageFormat(NamedTuple):
-    """A file format, at the settings that make its smallest files in a reasonable time.
+    """A file format, with settings that make its smallest files in a reasonable time.
 
     Attributes:
-      title: its name for readers.
-      pillow_name: Pillow's.
-      options: keyword arguments for Pillow, all but the quality.
-      best_quality: the highest; the lowest is 0.
+      title: its name in tables and messages.
+      pillow_name: its name in Pillow.
+      options: keyword arguments for Pillow, except the quality.
+      best_quality: the highest quality; the lowest is 0.
     """
 
     title: str
     pillow_name: str
-    options: dict
+    options: dict[str, Any]
     best_quality: int
 
 
-# libjpeg's quality 0 is its 1. JPEG XL's 100 is lossless, another mode.
+# libjpeg treats quality 0 as 1. JPEG XL's 100 is left out: it is lossless, which is another mode.
 FORMATS = {
     "jpeg": ImageFormat(
         "JPEG", "JPEG", {"optimize": True, "progressive": True, "subsampling": "4:2:0"}, 100
@@ -37,8 +40,8 @@ FORMATS = {
 }
 
 
-def check(name):
-    """Looks whether this installation can write a format.
+def check(name: str) -> None:
+    """Checks that this installation can write a format.
 
     Args:
       name: a key of FORMATS.
@@ -60,19 +63,16 @@ def check(name):
         )
 
 
-def encode(name, image, quality):
-    """Writes a file of a format.
+def encode(name: str, image: np.ndarray, quality: int) -> bytes:
+    """Codes an image into the bytes of a file.
 
     Args:
       name: a key of FORMATS.
       image: uint8 [H, W, 3], 0..255.
       quality: int, from 0 to the format's best.
 
-    Returns:
-      bytes.
-
     Raises:
-      ImageError: the format cannot hold the image, as WebP none of more than 16383 pixels a side.
+      ImageError: the format cannot hold the image; WebP holds at most 16383 pixels a side.
     """
     file = io.BytesIO()
     image_format = FORMATS[name]
@@ -83,8 +83,8 @@ def encode(name, image, quality):
     return file.getvalue()
 
 
-def decode(name, data):
-    """Reads what `encode` returned.
+def decode(name: str, data: bytes) -> np.ndarray:
+    """Decodes what `encode` returned.
 
     Returns:
       uint8 [H, W, 3].
@@ -96,23 +96,25 @@ def decode(name, data):
         return np.array(image.convert("RGB"))
 
 
-def quality_near(name, image, num_bytes):
-    """Finds the quality whose file has nearest to a wanted number of bytes.
+def quality_near(name: str, image: np.ndarray, num_bytes: float) -> int:
+    """Finds the quality whose file is nearest to a wanted size.
+
+    It is a binary search: files grow with quality, with exceptions too small to matter.
 
     Args:
       name: a key of FORMATS.
       image: uint8 [H, W, 3], 0..255.
-      num_bytes: wanted.
+      num_bytes: wanted size.
 
     Returns:
-      int. Files grow with quality but for exceptions too small to matter, so the search halves.
+      quality, from 0 to the format's best.
 
     Raises:
       ImageError: see `encode`.
     """
-    sizes = {}
+    sizes: dict[int, int] = {}
 
-    def size(quality):
+    def size(quality: int) -> int:
         if quality not in sizes:
             sizes[quality] = len(encode(name, image, quality))
         return sizes[quality]
@@ -128,8 +130,8 @@ def quality_near(name, image, num_bytes):
 
 
 @contextlib.contextmanager
-def _errors(name):
-    """Pillow's plugins fail with nearly any exception; around their calls all are caught."""
+def _errors(name: str) -> Iterator[None]:
+    """Turns an exception of Pillow's plugins, which may be of any class, into an ImageError."""
     try:
         yield
     except Exception as error:

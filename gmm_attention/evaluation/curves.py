@@ -1,10 +1,13 @@
 """Rate-distortion curves: RDdata's files, and how far one curve lies from another."""
 
+from __future__ import annotations
+
 import glob
 import math
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import bjontegaard
 import numpy as np
@@ -18,7 +21,7 @@ METRICS = ("PSNR", "MSSSIM")
 _FILE_NAME = re.compile(r"data_([^_]+)_(.+)_(PSNR|MSSSIM)\.dat")
 _FORM = "data_SET_NAME_PSNR.dat or data_SET_NAME_MSSSIM.dat"
 
-# Which the package recommends; https://arxiv.org/abs/2401.04039 compares it with others.
+# The method that the package recommends; https://arxiv.org/abs/2401.04039 compares several.
 _INTERPOLATION = "akima"
 
 
@@ -26,54 +29,52 @@ class Curve(NamedTuple):
     """What one codec reaches on one set of images.
 
     Attributes:
-      image_set: name of the set, without an underscore: "Kodak".
-      name: of the codec: "VTM", "Proposed_optimized_by_MSE".
+      image_set: name of the set, without an underscore, such as "Kodak".
+      name: of the codec, such as "VTM" or "Proposed_optimized_by_MSE".
       metric: "PSNR" or "MSSSIM", both in dB.
-      bpp: tuple of floats, ascending.
-      quality: tuple of as many floats, dB.
+      bpp: the rates of the points, ascending.
+      quality: their qualities, dB.
     """
 
     image_set: str
     name: str
     metric: str
-    bpp: tuple
-    quality: tuple
+    bpp: tuple[float, ...]
+    quality: tuple[float, ...]
 
 
 class Difference(NamedTuple):
-    """A curve against an anchor, averaged over where both have a value.
+    """A curve against an anchor, averaged over the part where both have values.
 
     Attributes:
       rate: BD-rate in per cent; negative where the curve needs fewer bits. None where the two
         have no quality in common.
-      quality: BD-PSNR, or the same of MS-SSIM, in dB; positive where the curve is better. None
+      quality: BD-PSNR, or the same for MS-SSIM, in dB; positive where the curve is better. None
         where the two have no rate in common.
-      overlap: lowest and highest quality that both reach, dB, or None.
-      share: part of the span of both qualities together that both reach, 0..1.
+      overlap: lowest and highest quality that both reach, dB; None where the rate is None.
+      share: span of the qualities that both reach, over the span from the lowest to the highest
+        quality of either, 0..1.
     """
 
-    rate: float
-    quality: float
-    overlap: tuple
+    rate: float | None
+    quality: float | None
+    overlap: tuple[float, float] | None
     share: float
 
 
-def file_name(curve):
+def file_name(curve: Curve) -> str:
     """The name of a curve's file, as in RDdata."""
     return f"data_{curve.image_set}_{curve.name}_{curve.metric}.dat"
 
 
-def read_curve(path):
-    """Reads one file of RDdata's kind: a point a line, bpp and dB.
+def read_curve(path: str | os.PathLike[str]) -> Curve:
+    """Reads a file in the form of RDdata's: one point in each line, bpp and dB.
 
     Args:
       path: str or Path of a file named data_SET_NAME_PSNR.dat or data_SET_NAME_MSSSIM.dat.
 
-    Returns:
-      a Curve.
-
     Raises:
-      CurveError: the file is missing, unreadable, named otherwise, or not such a list.
+      CurveError: the file is missing or unreadable, has another name, or is not such a list.
     """
     try:
         with open(path, encoding="ascii") as file:
@@ -87,7 +88,7 @@ def read_curve(path):
     match = _FILE_NAME.fullmatch(os.path.basename(path))
     if not match:
         raise CurveError(f"{path}: not a curve's name; rename it to {_FORM}")
-    points = []
+    points: list[tuple[float, float]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -104,22 +105,24 @@ def read_curve(path):
         points.append((bpp, quality))
     if not points:
         raise CurveError(f"{path}: holds no points; give one a line, bpp and dB")
-    return Curve(*match.groups(), *zip(*points))
+    image_set, name, metric = match.groups()
+    rates, qualities = zip(*points)
+    return Curve(image_set, name, metric, rates, qualities)
 
 
-def read_curves(paths):
+def read_curves(paths: Iterable[str | os.PathLike[str]]) -> list[Curve]:
     """Reads curves from files, and from all data_*.dat in folders.
 
     Args:
-      paths: list of str or Path.
+      paths: of files and folders.
 
     Returns:
-      list of Curve, in order of their names.
+      list of Curve, sorted by image set and name.
 
     Raises:
-      CurveError: see `read_curve`; a folder without curves; or two curves of one name.
+      CurveError: see `read_curve`; or a folder has no curves, or two curves have one name.
     """
-    files = []
+    files: list[str | os.PathLike[str]] = []
     for path in paths:
         if not os.path.isdir(path):
             files.append(path)
@@ -128,7 +131,7 @@ def read_curves(paths):
         if not found:
             raise CurveError(f"{path}: no curve in this folder; its files should be named {_FORM}")
         files += found
-    curves = {}
+    curves: dict[tuple[str, str, str], Curve] = {}
     for path in files:
         curve = read_curve(path)
         if curve[:3] in curves:
@@ -137,7 +140,7 @@ def read_curves(paths):
     return sorted(curves.values(), key=lambda curve: (curve.image_set, curve.name.casefold()))
 
 
-def write_curve(folder, curve):
+def write_curve(folder: str | os.PathLike[str], curve: Curve) -> str:
     """Writes a curve into a folder, in the form that `read_curve` reads.
 
     Returns:
@@ -152,18 +155,15 @@ def write_curve(folder, curve):
     return path
 
 
-def compare(curve, anchor):
+def compare(curve: Curve, anchor: Curve) -> Difference:
     """Computes Bjontegaard's differences of a curve from an anchor (Akima interpolation).
 
     Args:
-      curve, anchor: Curve of one image set and metric, with two points or more.
-
-    Returns:
-      a Difference.
+      curve, anchor: two curves of one image set and metric, with two points or more.
 
     Raises:
-      CurveError: the curves do not overlap, neither in rate nor in quality; a curve has a single
-        point, or its quality falls where its rate rises; or set or metric differ.
+      CurveError: the curves overlap neither in rate nor in quality; a curve has a single point, or
+        its quality falls where its rate rises; or their sets or metrics differ.
     """
     if (curve.image_set, curve.metric) != (anchor.image_set, anchor.metric):
         raise CurveError(
@@ -172,8 +172,11 @@ def compare(curve, anchor):
         )
     _check_rising(anchor)
     _check_rising(curve)
-    rate = quality = overlap = None
+    rate: float | None = None
+    quality: float | None = None
+    overlap: tuple[float, float] | None = None
     values = anchor.bpp, anchor.quality, curve.bpp, curve.quality
+    options: dict[str, Any]
     options = {"method": _INTERPOLATION, "require_matching_points": False, "min_overlap": 0}
     low, high = _common(curve.quality, anchor.quality)
     if low < high:
@@ -191,8 +194,8 @@ def compare(curve, anchor):
     return Difference(rate, quality, overlap, max(high - low, 0) / (max(ends) - min(ends)))
 
 
-def distance(bpp, quality, curve):
-    """How far one point lies from a curve, at the point's own rate and at its own quality.
+def distance(bpp: float, quality: float, curve: Curve) -> tuple[float | None, float | None]:
+    """Computes how far a point lies from a curve, at the point's rate and at its quality.
 
     The curve is interpolated over the logarithm of the rate, as for Bjontegaard's differences.
 
@@ -201,16 +204,18 @@ def distance(bpp, quality, curve):
       curve: Curve.
 
     Returns:
-      decibels: the point's quality less the curve's at that rate; None outside of its rates.
-      per_cent: the point's rate over the curve's at that quality, less one, in per cent; None
-        outside of its qualities.
+      decibels: the point's quality minus the curve's at the same rate; None if the curve does not
+        reach this rate.
+      per_cent: by how much the point's rate exceeds the curve's at the same quality, in per cent of
+        the latter; None if the curve does not reach this quality.
 
     Raises:
       CurveError: the curve has a single point, or its quality falls where its rate rises.
     """
     _check_rising(curve)
     log_rates, qualities = np.log(curve.bpp), np.array(curve.quality)
-    decibels = per_cent = None
+    decibels: float | None = None
+    per_cent: float | None = None
     if curve.bpp[0] <= bpp <= curve.bpp[-1]:
         decibels = quality - float(interpolate(log_rates, qualities, _INTERPOLATION)(np.log(bpp)))
     if qualities[0] <= quality <= qualities[-1]:
@@ -219,7 +224,7 @@ def distance(bpp, quality, curve):
     return decibels, per_cent
 
 
-def _check_rising(curve):
+def _check_rising(curve: Curve) -> None:
     if len(curve.bpp) < 2:
         raise CurveError(f"{file_name(curve)}: a single point is no curve; give two or more")
     if any(low >= high for low, high in zip(curve.quality, curve.quality[1:])):
@@ -229,11 +234,12 @@ def _check_rising(curve):
         )
 
 
-def _common(values, others):
+def _common(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Ends of the common part of two ascending lists; there is none if the first is not less."""
     return max(values[0], others[0]), min(values[-1], others[-1])
 
 
-def _span(curve):
+def _span(curve: Curve) -> str:
     return (
         f"{curve.bpp[0]:.3f} to {curve.bpp[-1]:.3f} bpp, "
         f"{curve.quality[0]:.2f} to {curve.quality[-1]:.2f} dB"

@@ -1,17 +1,22 @@
 """Figures for a paper: rate-distortion curves, crops side by side, and maps of bits."""
 
+from __future__ import annotations
+
 import io
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gmm_attention.evaluation.bits import Bits
+from gmm_attention.evaluation.curves import Curve
 from gmm_attention.files import write_atomically
 
-# Okabe and Ito's colours, which the colour-blind tell apart; each curve has a marker and a kind of
-# line of its own besides, for print without colours.
+# Okabe and Ito's colours, which colour-blind readers can tell apart. Each curve also has its own
+# combination of marker and line, for prints without colours.
 _BLACK, _ORANGE, _SKY, _GREEN, _BLUE, _VERMILION, _PURPLE, _GREY = (
     *("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#777777"),
 )
@@ -24,7 +29,7 @@ class _Style(NamedTuple):
     marker: str
 
 
-# By the curve's name; the best known first.
+# Styles of published curves by their names; the best known curves come first.
 _STYLES = {
     "Proposed_optimized_by_MSE": _Style("Cheng et al. 2020, MSE", _BLUE, "-", "o"),
     "Proposed_optimized_by_MSSSIM": _Style("Cheng et al. 2020, MS-SSIM", _BLUE, "--", "o"),
@@ -41,12 +46,13 @@ _STYLES = {
     "JPEG": _Style("JPEG", _ORANGE, ":", "x"),
 }
 
-# RDdata's curves that are drawn unless others are asked for.
+# RDdata's curves that are drawn by default, by metric.
 DRAWN = {
     "PSNR": tuple(name for name in _STYLES if not name.endswith("_MSSSIM")),
     "MSSSIM": tuple(_STYLES),
 }
 
+# For curves without a style above.
 _OTHERS = [
     _Style("", colour, line, marker)
     for line, marker in ((":", "*"), ("--", "h"), ("-.", "p"), ("-", "d"))
@@ -54,7 +60,7 @@ _OTHERS = [
 ]
 _OWN = _Style("", _VERMILION, "-", "*")
 
-# Codecs that were run beside the models, in RDdata's colours.
+# Codecs that were measured together with the models, in the colours of their published curves.
 _BESIDE = {
     "Pillow-JPEG": _Style("JPEG, measured", _ORANGE, ":", "X"),
     "Pillow-WebP": _Style("WebP, measured", _ORANGE, "-.", "<"),
@@ -64,23 +70,25 @@ _BESIDE = {
 
 _AXIS = {"PSNR": "PSNR (dB)", "MSSSIM": "MS-SSIM (dB)"}
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.linewidth": 0.6,
-    "svg.hashsalt": "gmm-attention",  # or every file differs
+    "svg.hashsalt": "gmm-attention",  # fixed; otherwise every file would differ
 }
 
 
-def rate_distortion(path, published, own, beside):
+def rate_distortion(
+    path: str, published: Sequence[Curve], own: Sequence[Curve], beside: Sequence[Curve]
+) -> None:
     """Draws curves of one image set and metric over bpp: PATH.png (300 dpi) and PATH.svg.
 
-    The axes reach as far as `own` and the paper's curves; what lies beyond is cut off.
+    The axes extend to the highest rate of `own` and the paper's curves; points beyond are cut off.
 
     Args:
       path: str, without a suffix, in a folder that exists.
       published: list of Curve.
-      own: list of Curve, this project's: marked, and on top.
-      beside: list of Curve, of other codecs, measured together with `own`.
+      own: list of Curve of this project's models, drawn with large markers and on top.
+      beside: list of Curve of other codecs, measured together with `own`.
 
     Raises:
       CodecError: the files cannot be written.
@@ -91,12 +99,12 @@ def rate_distortion(path, published, own, beside):
     for curve in own:
         line = "--" if curve.name.endswith("_optimized_by_MSSSIM") else "-"
         styled.append((curve, _OWN._replace(label=_label(curve), line=line)))
-    framed = own + [curve for curve in published if curve.name.startswith("Proposed")]
+    framed = [*own, *(curve for curve in published if curve.name.startswith("Proposed"))]
     last = 1.08 * max(curve.bpp[-1] for curve in framed or published)
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(7.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        shown = []
+        shown: list[float] = []  # qualities that the axes must include
         for curve, style in styled:
             is_own, is_measured = curve in own, curve in own or curve in beside
             axes.plot(
@@ -113,8 +121,8 @@ def rate_distortion(path, published, own, beside):
                 zorder=3 if is_measured else 2,
             )
             shown += [quality for bpp, quality in zip(curve.bpp, curve.quality) if bpp <= last]
-            if curve.bpp[0] < last < curve.bpp[-1]:  # where it leaves the axes
-                shown.append(np.interp(last, curve.bpp, curve.quality))
+            if curve.bpp[0] < last < curve.bpp[-1]:  # where the curve leaves the axes
+                shown.append(float(np.interp(last, curve.bpp, curve.quality)))
         margin = 0.03 * (max(shown) - min(shown)) or 1
         axes.set_xlim(0, last)
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
@@ -128,13 +136,13 @@ def rate_distortion(path, published, own, beside):
         _save(figure, f"{path}.svg")
 
 
-def side_by_side(path, crops, columns=3):
-    """Draws crops with captions below, each pixel a whole number of the figure's: a PNG.
+def side_by_side(path: str, crops: Sequence[tuple[str, np.ndarray]], columns: int = 3) -> None:
+    """Draws crops with captions below as a PNG; pixels are enlarged by a whole number.
 
     Args:
-      path: str, a PNG's name in a folder that exists.
+      path: str, of the PNG, in a folder that exists.
       crops: list of (caption, uint8 [h, w, 3]), all of one size; captions of up to three lines.
-      columns: crops in a row.
+      columns: number of crops in a row.
 
     Raises:
       CodecError: the file cannot be written.
@@ -148,7 +156,7 @@ def side_by_side(path, crops, columns=3):
     total = np.array([columns * (width + gap) + gap, rows * (height + caption_height) + gap])
     dpi = 100
     with matplotlib.rc_context(_SETTINGS):
-        figure = Figure(figsize=total / dpi, dpi=dpi)
+        figure = Figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
         for number, (caption, crop) in enumerate(crops):
             row, column = divmod(number, columns)
             left = gap + column * (width + gap)
@@ -171,14 +179,14 @@ def side_by_side(path, crops, columns=3):
         _save(figure, path, dpi=dpi)
 
 
-def bits_map(path, image, bits, title):
-    """Draws an image, the bits over it, and the bits of its channels: a PNG.
+def bits_map(path: str, image: np.ndarray, bits: Bits, title: str) -> None:
+    """Draws an image, a map of its bits, and the bits of its channels, as a PNG.
 
     Args:
-      path: str, a PNG's name in a folder that exists.
+      path: str, of the PNG, in a folder that exists.
       image: uint8 [H, W, 3].
-      bits: its Bits.
-      title: str.
+      bits: Bits of the image.
+      title: heading of the figure.
 
     Raises:
       CodecError: the file cannot be written.
@@ -209,15 +217,16 @@ def bits_map(path, image, bits, title):
         _save(figure, path, dpi=120)
 
 
-def _label(curve):
+def _label(curve: Curve) -> str:
+    """The curve's name in a legend."""
     name, _, loss = curve.name.partition("_optimized_by_")
     return name + {"": "", "MSE": ", MSE", "MSSSIM": ", MS-SSIM"}.get(loss, f", {loss}")
 
 
-def _save(figure, path, **options):
+def _save(figure: Figure, path: str, **options: Any) -> None:
     file = io.BytesIO()
     suffix = path.rpartition(".")[2]
-    # Neither today's date nor matplotlib's version: the same data give the same file.
+    # Without today's date and matplotlib's version, so that the same data give the same file.
     metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
     FigureCanvasAgg(figure)
     figure.savefig(file, format=suffix, metadata=metadata, **options)

@@ -1,19 +1,27 @@
 """Means and curves to tables of text."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from gmm_attention.errors import CurveError
 from gmm_attention.evaluation import curves
-from gmm_attention.evaluation.metrics import MS_SSIM_SMALLEST_SIDE
-from gmm_attention.evaluation.results import OWN
+from gmm_attention.evaluation.bits import Bits
+from gmm_attention.evaluation.curves import Curve
+from gmm_attention.evaluation.results import OWN, Means, RowsByModel
+from gmm_attention.metrics import MS_SSIM_SMALLEST_SIDE
 
 _QUALITY = {"PSNR": "PSNR", "MSSSIM": "MS-SSIM in dB"}
 _NONE = "-"
-MISSED_RATE = 0.05  # from which on a codec is said to miss the rate that it was to have
+# A note names images where a codec is further than this share off the rate that it should have.
+MISSED_RATE = 0.05
 
 
-def means_table(all_means):
-    """Lists Means, a line each."""
+def means_table(all_means: Sequence[Means]) -> str:
+    """Lists Means, one in each line."""
     header = ["", "images", "bpp", "side bpp", "PSNR dB", "MS-SSIM", "in dB", "mean of dB"]
     header += ["encode s", "decode s"]
     rows = [
@@ -31,15 +39,15 @@ def means_table(all_means):
     return _table(header, rows)
 
 
-def means_notes(rows, num_images):
-    """Says what a table of means does not.
+def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
+    """Explains a table of means: how they were taken, and which images are missing or off.
 
     Args:
       rows: dict of the codec's title to dict of model to list of rows.
-      num_images: that were to be measured.
+      num_images: number of images that should have been measured.
 
     Returns:
-      str, one or more lines.
+      one or more lines.
     """
     notes = [
         "Means over the images of each one's bpp, PSNR and MS-SSIM. MS-SSIM in dB is that of the "
@@ -48,7 +56,8 @@ def means_notes(rows, num_images):
     jobs = {row["jobs"] for r in rows.values() for measured in r.values() for row in measured}
     if max(jobs) > 1:
         notes.append(f"Times are of up to {max(jobs):.0f} processes at once.")
-    targets, small = {}, 0
+    targets: dict[tuple[str, str], float] = {}  # bpp by model and image
+    small = 0
     for title, by_model in rows.items():
         for model, measured in by_model.items():
             if len(measured) < num_images:
@@ -73,8 +82,8 @@ def means_notes(rows, num_images):
     return "\n".join(notes)
 
 
-def distance_table(all_means, metric, others):
-    """Lists how far models lie from curves, each at the model's own rate and quality.
+def distance_table(all_means: Sequence[Means], metric: str, others: Sequence[Curve]) -> str:
+    """Lists how far models lie from curves, at each model's own rate and quality.
 
     Args:
       all_means: list of Means, of models.
@@ -88,6 +97,9 @@ def distance_table(all_means, metric, others):
         row = [curve.name]
         for m in all_means:
             quality = m.psnr if metric == "PSNR" else m.ms_ssim_db
+            if quality is None:
+                row.append(_NONE)
+                continue
             try:
                 decibels, per_cent = curves.distance(m.bpp, quality, curve)
                 row.append(f"{_signed(decibels, 2, ' dB')}  {_signed(per_cent, 1, ' %'):>8}")
@@ -98,16 +110,16 @@ def distance_table(all_means, metric, others):
     return f"{_table(header, rows)}\n{note}"
 
 
-def difference_table(all_curves, anchor):
-    """Lists the BD-rate and BD-PSNR (or the like of MS-SSIM) of curves against an anchor.
+def difference_table(all_curves: Sequence[Curve], anchor: Curve) -> tuple[str, list[CurveError]]:
+    """Lists the BD-rate and BD-PSNR (or the same for MS-SSIM) of curves against an anchor.
 
     Args:
       all_curves: list of Curve of the anchor's set and metric.
       anchor: Curve.
 
     Returns:
-      str, lines by BD-rate; those that cannot be compared come last, with the reason.
-      list of CurveError, empty if one curve at least can be compared.
+      text: lines in order of BD-rate; those that cannot be compared come last, with the reason.
+      errors: list of CurveError, empty if at least one curve can be compared.
     """
     header = [f"{_QUALITY[anchor.metric]}, against {anchor.name}"]
     header += ["BD-rate", "BD dB", "both reach", "of the span"]
@@ -133,18 +145,22 @@ def difference_table(all_curves, anchor):
     return "\n".join([_table(header, rows), *map(str, errors)]), [] if compared else errors
 
 
-def bits_rows(apart):
-    """Lists where the bits go.
+def bits_rows(
+    by_model: Mapping[str, Sequence[tuple[str, Bits]]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Lists where the bits go, as rows of two CSV files.
 
     Args:
-      apart: dict of model to list of (image's name, Bits).
+      by_model: dict of model to list of (image's name, Bits).
 
     Returns:
-      list of dicts, a row for each model and image, in bits; and list of dicts, a row for each
-      model and channel, in bits per pixel, means over the images.
+      images: list of dicts, a row for each model and image, in bits.
+      channels: list of dicts, a row for each model and channel, in bits per pixel, means over the
+        images.
     """
-    images, channels = [], []
-    for model, results in apart.items():
+    images: list[dict[str, Any]] = []
+    channels: list[dict[str, Any]] = []
+    for model, results in by_model.items():
         for name, bits in results:
             images.append(
                 {
@@ -179,12 +195,12 @@ def bits_rows(apart):
     return images, channels
 
 
-def bits_table(apart):
-    """Sums up `bits_rows`, a line for each model: shares of all bits, and what coding costs."""
+def bits_table(by_model: Mapping[str, Sequence[tuple[str, Bits]]]) -> str:
+    """Sums up `bits_rows`, a line for each model: shares of all bits, and the cost of coding."""
     header = ["where the bits go", "images", "y", "z", "header", "channels in use"]
     header += ["y beside its cross-entropy", "z"]
     rows = []
-    for model, results in apart.items():
+    for model, results in by_model.items():
         if not results:
             continue
         bits = [b for _, b in results]
@@ -203,16 +219,16 @@ def bits_table(apart):
     return _table(header, rows)
 
 
-def _number(value, digits):
+def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
 
 
-def _signed(value, digits, unit):
+def _signed(value: float | None, digits: int, unit: str) -> str:
     return _NONE if value is None else f"{value:+.{digits}f}{unit}"
 
 
-def _table(header, rows):
-    """Aligns cells: the first column at its left, numbers at their right."""
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Aligns cells: the first column to the left, the others to the right."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join(

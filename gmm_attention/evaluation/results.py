@@ -1,44 +1,59 @@
-"""Measured rows <-> a CSV file, and their means: a run that is stopped goes on from it."""
+"""Measured rows <-> a CSV file, from which a stopped run goes on, and their means."""
+
+from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmm_attention.evaluation import metrics
+from gmm_attention import metrics
 from gmm_attention.evaluation.curves import METRICS, Curve
 from gmm_attention.files import append_row, read_rows, write_rows
 
 OWN = "gmm-attention"  # in the column "codec"
 FILES, ESTIMATE = "files", "estimate"  # in the column "rate"
 
+# Version of the way of measuring. A new one makes all rows of earlier versions be measured again.
+METHOD = "1"
+
 NUMBERS = (
     *("height", "width", "bpp", "side_bpp", "psnr", "ms_ssim", "ms_ssim_db"),
     *("encode_seconds", "decode_seconds", "jobs", "quality"),
 )
-# The last one also tells whether the row is whole.
+# "inputs" comes last, so a row that has it is whole.
 COLUMNS = ("set", "codec", "model", "rate", "image", *NUMBERS, "inputs")
 
+# Columns that tell rows apart. The path of the model is not among them, but "inputs" covers its
+# weights.
 _IDENTITY = ("codec", "rate", "image", "inputs")
+
+# The columns of one image: strings, but those of NUMBERS are float or None.
+Row = dict[str, Any]
+
+# Rows of one codec by model.
+RowsByModel = dict[str, list[Row]]
 
 
 class Means(NamedTuple):
     """Means over images, as the paper takes them: of each image's bpp, PSNR and MS-SSIM.
 
     Attributes:
-      codec: OWN, or another's title.
-      model: path of the model, or, for another codec, of the model whose rate it was to reach.
+      codec: OWN, or the title of another codec.
+      model: path of the model or, for another codec, of the model whose rate it was to reach.
       rate: FILES, or ESTIMATE for the cross-entropy.
-      images: their number.
-      bpp, side_bpp: of the unpadded images.
+      images: number of images.
+      bpp, side_bpp: in bits per pixel of the unpadded images.
       psnr: dB.
-      ms_ssim: 0..1.
-      ms_ssim_db: dB of the mean, which is what published curves seem to give.
-      ms_ssim_mean_db: mean of the images' dB, larger by 0.1 to 0.2.
-      encode_seconds, decode_seconds: for an image.
+      ms_ssim: 0..1, over the images that are large enough.
+      ms_ssim_db: mean MS-SSIM in dB, which is what published curves seem to give.
+      ms_ssim_mean_db: mean of each image's MS-SSIM in dB, larger by 0.1 to 0.2.
+      encode_seconds, decode_seconds: for one image.
 
-    What no image has is None; MS-SSIM is the mean over the images that are large enough.
+    A value that no image has is None.
     """
 
     codec: str
@@ -46,24 +61,24 @@ class Means(NamedTuple):
     rate: str
     images: int
     bpp: float
-    side_bpp: float
+    side_bpp: float | None
     psnr: float
-    ms_ssim: float
-    ms_ssim_db: float
-    ms_ssim_mean_db: float
-    encode_seconds: float
-    decode_seconds: float
+    ms_ssim: float | None
+    ms_ssim_db: float | None
+    ms_ssim_mean_db: float | None
+    encode_seconds: float | None
+    decode_seconds: float | None
 
     @property
-    def title(self):
-        """What was measured, for a table."""
+    def title(self) -> str:
+        """Name of the codec or model in a table."""
         if self.codec != OWN:
             return f"{self.codec} at the rate of {self.model}"
         return f"{self.model} (estimated rate)" if self.rate == ESTIMATE else self.model
 
 
-def digest(*parts):
-    """Tells inputs of a measurement apart: bytes or text -> 16 hexadecimal digits."""
+def digest(*parts: object) -> str:
+    """Hashes the inputs of a measurement, bytes or text, to 16 hexadecimal digits."""
     sha = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -75,38 +90,44 @@ class Results:
     """The rows of images.csv.
 
     Args:
-      path: str or Path of the CSV file, which need not be there.
+      path: str or Path of the CSV file, which need not exist.
+
+    Attributes: path, as given.
 
     Raises:
-      CodecError: it cannot be read.
+      CodecError: the file cannot be read.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = path
         columns, rows = read_rows(path)
-        self._rows = {}
+        self._rows: dict[tuple[str, ...], Row] = {}
         if set(columns) == set(COLUMNS):
-            # Rows that a kill cut short, or that are no numbers, are measured anew.
-            whole = [row for row in rows if _parse(row)]
+            # Rows that are incomplete or damaged are dropped and measured again.
+            whole = []
+            for row in rows:
+                parsed = _parse(row)
+                if parsed:
+                    whole.append(row)
+                    self._rows[_identity(row)] = parsed
             write_rows(path, columns, whole)
-            self._rows = {_identity(row): _parse(row) for row in whole}
 
-    def get(self, identity):
-        """The row that was measured by the same codec and rate for the same inputs, or None.
+    def get(self, identity: Mapping[str, str]) -> Row | None:
+        """Returns the row that was measured with the same codec, rate and inputs, or None.
 
         Args:
-          identity: dict with codec, rate, image and inputs.
+          identity: dict with codec, rate, image and inputs, and perhaps more.
         """
         return self._rows.get(_identity(identity))
 
-    def add(self, **row):
-        """Appends a row, which is on the disk when this returns.
+    def add(self, **row: Any) -> Row:
+        """Appends a row to the file, and writes it at once.
 
         Args:
-          row: the columns; those of NUMBERS may be left away or None.
+          row: the columns; those of NUMBERS may be missing or None, except bpp and psnr.
 
         Returns:
-          the row as `get` will give it.
+          the row as `get` returns it.
 
         Raises:
           CodecError: the file cannot be written.
@@ -115,52 +136,60 @@ class Results:
             row["ms_ssim_db"] = metrics.decibels(row["ms_ssim"])
         texts = {name: _text(row.get(name)) for name in COLUMNS}
         append_row(self.path, texts)
-        return self._rows.setdefault(_identity(texts), _parse(texts))
+        parsed = _parse(texts)
+        assert parsed is not None  # every measurement has bpp and psnr
+        return self._rows.setdefault(_identity(texts), parsed)
 
 
-def means(rows):
-    """Averages rows of one codec, model and rate: a Means."""
+def means(rows: Sequence[Row]) -> Means:
+    """Averages rows, at least one, of one codec, model and rate."""
 
-    def mean(name):
+    def mean(name: str) -> float | None:
         values = [row[name] for row in rows if row[name] is not None]
         return float(np.mean(values)) if values else None
 
-    ms_ssim = mean("ms_ssim")
+    bpp, psnr, ms_ssim = mean("bpp"), mean("psnr"), mean("ms_ssim")
+    assert bpp is not None and psnr is not None  # every row has them
     return Means(
-        *(rows[0][name] for name in ("codec", "model", "rate")),
-        len(rows),
-        *(mean(name) for name in ("bpp", "side_bpp", "psnr")),
-        ms_ssim,
-        None if ms_ssim is None else metrics.decibels(ms_ssim),
-        mean("ms_ssim_db"),
-        *(mean(name) for name in ("encode_seconds", "decode_seconds")),
+        codec=rows[0]["codec"],
+        model=rows[0]["model"],
+        rate=rows[0]["rate"],
+        images=len(rows),
+        bpp=bpp,
+        side_bpp=mean("side_bpp"),
+        psnr=psnr,
+        ms_ssim=ms_ssim,
+        ms_ssim_db=None if ms_ssim is None else metrics.decibels(ms_ssim),
+        ms_ssim_mean_db=mean("ms_ssim_db"),
+        encode_seconds=mean("encode_seconds"),
+        decode_seconds=mean("decode_seconds"),
     )
 
 
-def write_means(path, all_means):
+def write_means(path: str | os.PathLike[str], all_means: Sequence[Means]) -> None:
     """Writes a list of Means as a CSV file.
 
     Raises:
-      CodecError: it cannot be written.
+      CodecError: the file cannot be written.
     """
     rows = [{name: _text(value) for name, value in m._asdict().items()} for m in all_means]
     write_rows(path, Means._fields, rows)
 
 
-def curves_of(all_means, image_set, name):
-    """Draws curves through the means of one codec's models.
+def curves_of(all_means: Sequence[Means], image_set: str, name: str) -> list[Curve]:
+    """Makes curves of the means of one codec, for several models.
 
     Args:
-      all_means: list of Means, in any order. Of several with the same rate (a format's smallest
-        file, for models that ask for less) the curve holds one.
+      all_means: list of Means, in any order. The curve holds one of those with the same rate: a
+        format has the same smallest file for all models with a lower rate.
       image_set, name: of the curves.
 
     Returns:
-      list of Curve, for PSNR and MS-SSIM (dB of the mean), where all have a finite value.
+      list of Curve, for PSNR and MS-SSIM (dB of the mean), each only if all its values are finite.
     """
     result = []
     for metric, field in zip(METRICS, ("psnr", "ms_ssim_db")):
-        points = [(m.bpp, getattr(m, field)) for m in all_means]
+        points: list[tuple[float, float]] = [(m.bpp, getattr(m, field)) for m in all_means]
         if not points or not all(
             quality is not None and math.isfinite(quality) for _, quality in points
         ):
@@ -170,22 +199,23 @@ def curves_of(all_means, image_set, name):
         for bpp, quality in points[1:]:
             if bpp > rising[-1][0]:
                 rising.append((bpp, quality))
-        result.append(Curve(image_set, name, metric, *zip(*rising)))
+        rates, qualities = zip(*rising)
+        result.append(Curve(image_set, name, metric, rates, qualities))
     return result
 
 
-def _identity(row):
+def _identity(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in _IDENTITY)
 
 
-def _text(value):
+def _text(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def _parse(row):
-    """A row of text with its numbers as floats, or None where they are missing or no numbers."""
+def _parse(row: Mapping[str, str]) -> Row | None:
+    """Returns a row of text with its numbers as floats, or None if it is incomplete or damaged."""
     try:
         numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
     except ValueError:

@@ -1,5 +1,9 @@
 """The whole network: x to x_hat and likelihoods."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 from gmm_attention.model import gaussian_mixture, transforms
@@ -9,11 +13,11 @@ from gmm_attention.model.entropy_parameters import EntropyParameters
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def policy(precision):
-    """Keras' policy for a precision, "float32" or "bfloat16".
+def policy(precision: str) -> str:
+    """Returns the name of Keras' policy for a precision, "float32" or "bfloat16".
 
     Raises:
-      ValueError: another precision.
+      ValueError: precision is neither of the two.
     """
     if precision not in _POLICIES:
         raise ValueError(f"precision must be one of {', '.join(_POLICIES)}, not {precision!r}")
@@ -36,26 +40,27 @@ class Cheng2020(tf.keras.Model):
     Args:
       num_filters: N of the paper (128 and 192 there), a multiple of 8.
       num_mixtures: K of the paper (3 there), 1 to 5.
-      attention: with the four attention modules, or without (the paper's ablation).
-      rdft: store 3x3 kernels by their real DFT, as in training, or as they are.
-      precision: of analysis and synthesis but for their last steps, "float32" or "bfloat16".
-      name: of the Keras model.
+      attention: whether to have the four attention modules (the paper's ablation has none).
+      rdft: whether to store 3x3 kernels by their real DFT, as in training.
+      precision: precision of analysis and synthesis except for their last steps, "float32" or
+        "bfloat16".
+      name: name of the Keras model.
 
     Raises:
-      ValueError: num_filters is not a positive multiple of 8, num_mixtures not in 1..5, or another
-        precision.
+      ValueError: num_filters is not a positive multiple of 8, num_mixtures not in 1..5, or
+        precision neither of the two.
 
     Source: Cheng, Sun, Takeuchi, Katto, CVPR 2020; original network.py.
     """
 
     def __init__(
         self,
-        num_filters=128,
-        num_mixtures=3,
-        attention=True,
-        rdft=True,
-        precision="float32",
-        name="cheng2020",
+        num_filters: int = 128,
+        num_mixtures: int = 3,
+        attention: bool = True,
+        rdft: bool = True,
+        precision: str = "float32",
+        name: str = "cheng2020",
     ):
         super().__init__(name=name)
         if num_filters <= 0 or num_filters % 8:
@@ -75,23 +80,28 @@ class Cheng2020(tf.keras.Model):
         self.entropy_parameters = EntropyParameters(num_filters, num_mixtures)
         self.entropy_bottleneck = EntropyBottleneck()
 
-    def call(self, x, noise=None, round_for_synthesis=False):
-        """Codes x, with rounding or, in training, with noise in its place.
+    def call(
+        self,
+        x: tf.Tensor,
+        noise: tuple[tf.Tensor, tf.Tensor] | None = None,
+        round_for_synthesis: bool = False,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Computes x_hat and likelihoods, with rounding or, in training, with noise in its place.
 
         Args:
           x: [B, H, W, 3] float32 in [0, 1], H and W multiples of 64.
           noise: None to round, or the pair of tensors added to y ([B, H/16, W/16, N]) and z
             ([B, H/64, W/64, N]), uniform in [-1/2, 1/2). The same noisy y feeds context model,
             likelihoods and synthesis.
-          round_for_synthesis: give the synthesis rounded y in place of noisy y, as it gets when it
-            decodes. Its gradient reaches y as if y had not been rounded.
+          round_for_synthesis: whether to give the synthesis rounded y in place of noisy y, as in
+            decoding. Its gradient reaches y as if y had not been rounded.
 
         Returns:
           x_hat: [B, H, W, 3] float32, not clipped.
           likelihoods: a dict, "y" [B, H/16, W/16, N] and "z" [B, H/64, W/64, N].
 
         Raises:
-          ValueError: H or W is known and no multiple of 64.
+          ValueError: H or W is known and not a multiple of 64.
         """
         if any(side is not None and side % 64 for side in x.shape[1:3]):
             raise ValueError(f"sides of x must be multiples of 64, not {list(x.shape[1:3])}")
@@ -107,7 +117,7 @@ class Cheng2020(tf.keras.Model):
             y_hat = y + tf.stop_gradient(tf.round(y) - y)
         return self.synthesis(y_hat), {"y": likelihoods_y, "z": likelihoods_z}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "num_filters": self.num_filters,
             "num_mixtures": self.num_mixtures,

@@ -1,6 +1,9 @@
 """Context model and 1x1 convolutions: y_hat and phi to the mixture of each element of y."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -8,12 +11,12 @@ from gmm_attention.model.layers import Convolution, MaskedConvolution, leaky_rel
 
 
 class EntropyParameters(tf.keras.Model):
-    """Predicts the mixture that codes each element of y.
+    """The context model, and the 1x1 convolutions that merge its output with phi.
 
     Source: original network.py, `entropy_parameter`.
     """
 
-    def __init__(self, num_filters, num_mixtures):
+    def __init__(self, num_filters: int, num_mixtures: int):
         super().__init__(name="entropy_parameter")
         self.num_mixtures = num_mixtures
         conv = functools.partial(Convolution, kernel_support=1, corr=True)
@@ -22,7 +25,7 @@ class EntropyParameters(tf.keras.Model):
         self.layer_1 = conv(640, activation=leaky_relu, name="layer_1")
         self.layer_2 = conv(3 * num_mixtures * num_filters, use_bias=False, name="layer_2")
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Predicts the mixture that codes each element of y.
 
         Args:

@@ -1,29 +1,32 @@
 """Convolution, GDN, residual block, attention and masked convolution; [B, H, W, C] to the same."""
 
+from __future__ import annotations
+
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_compression as tfc
 
-# TF's default slope, 0.2; not Keras' LeakyReLU layer, whose default is 0.3.
+# Its default slope is 0.2, as in the original; that of Keras' LeakyReLU layer is 0.3.
 leaky_relu = tf.nn.leaky_relu
 
 
 @functools.lru_cache
-def rdft_matrix(size):
-    """Inverse real DFT of square kernels as an orthonormal matrix.
+def rdft_matrix(size: int) -> np.ndarray:
+    """Returns the inverse real DFT of square kernels as an orthonormal matrix.
 
     Args:
       size: side of the kernel.
 
     Returns:
-      [size * size, size * size] float64; a kernel of the size, flattened, is this matrix times
-      its stored coefficients.
+      [size * size, size * size] float64. A flattened kernel is this matrix times its stored
+      coefficients.
 
-    Source: tensorflow-compression 1.2, `spectral_ops.irdft_matrix` (SPEC: "RDFT").
+    Source: tensorflow-compression 1.2, `spectral_ops.irdft_matrix`.
     """
-    # The rows of this are rfft (in FFTPACK's order: real, imaginary, ...) of the unit vectors.
+    # Each row of `axis` is the real DFT of a unit vector, with real and imaginary parts in turn.
     position, frequency = np.arange(size), np.arange(1, size)
     axis = np.empty((size, size))
     axis[:, 0] = 1
@@ -38,11 +41,11 @@ def rdft_matrix(size):
 class RDFTParameter(tfc.Parameter):
     """A convolution kernel stored by its real DFT, as in the original.
 
-    tensorflow-compression 2.14's class of this name keeps a complex DFT with redundant entries,
-    which Adam moves by rounding noise; this one is orthonormal, as release 1.2's was.
+    The class of this name in tensorflow-compression 2.14 keeps a complex DFT with redundant
+    entries, which Adam moves by rounding noise. This one is orthonormal, as in release 1.2.
     """
 
-    def __init__(self, initial_value, name=None):
+    def __init__(self, initial_value: tf.Tensor | np.ndarray, name: str | None = None):
         super().__init__(name=name)
         initial_value = tf.convert_to_tensor(initial_value)
         self.shape = initial_value.shape
@@ -52,26 +55,41 @@ class RDFTParameter(tfc.Parameter):
         rdft = tf.linalg.matmul(matrix, taps, transpose_a=True)
         self.variable = tf.Variable(rdft, name=f"{name}_rdft")
 
-    def __call__(self, compute_dtype=None):
+    def __call__(self, compute_dtype: Any = None) -> tf.Tensor:
         """Returns the kernel, [kh, kw, in, out]."""
         matrix = tf.constant(rdft_matrix(self.shape[0]), self.dtype)
         kernel = tf.reshape(matrix @ self.variable, self.shape)
         return kernel if compute_dtype is None else tf.cast(kernel, compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_value": np.asarray(self()).tolist()}
 
 
 class Convolution(tfc.SignalConv2D):
-    """SignalConv2D with `same_zeros` padding: kernels of 3x3 by their RDFT, or plain ones.
+    """SignalConv2D with `same_zeros` padding, its kernel stored by its real DFT or plainly.
 
     Args:
       filters: number of output channels.
       kernel_support: side of the kernel.
-      rdft: store kernels of more than one tap by their RDFT (training), or as they are.
+      corr: whether to correlate with the kernel, as the analyses do, or to convolve.
+      rdft: whether to store a kernel of more than one tap by its real DFT, as in training.
+      use_bias: whether to add a bias.
+      kwargs: further arguments of tfc.SignalConv2D.
+
+    Attributes:
+      operand_dtype: type to which input and kernel are rounded; the layer's compute type unless
+        it is set.
     """
 
-    def __init__(self, filters, kernel_support, corr, rdft=True, use_bias=True, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_support: int,
+        corr: bool,
+        rdft: bool = True,
+        use_bias: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(
             filters,
             kernel_support,
@@ -84,22 +102,24 @@ class Convolution(tfc.SignalConv2D):
         self.rdft = rdft and kernel_support > 1
         self.operand_dtype = tf.as_dtype(self.compute_dtype)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         if self.rdft:
             shape = self.kernel_support + (input_shape[-1], self.filters)
             initial_value = self.kernel_initializer(shape=shape, dtype=self.variable_dtype)
             self.kernel_parameter = RDFTParameter(initial_value, name="kernel")
         super().build(input_shape)
 
-    def call(self, t):
-        """[B, H, W, C] to [B, H', W', filters], by the strides smaller or larger.
+    def call(self, t: tf.Tensor) -> tf.Tensor:
+        """Convolves [B, H, W, C] to [B, H', W', filters], smaller or larger by the strides.
 
-        Operands are rounded to `operand_dtype` first; the result is of the layer's compute dtype.
+        Input and kernel are rounded to `operand_dtype` first; the result is of the layer's compute
+        type.
         """
         if self.strides_up != (1, 1):
             return super().call(t)
-        # tensorflow-compression's padding, by other means than its EXPLICIT mode, whose gradients
-        # leave oneDNN: half as fast in float32, and 300 times slower in bfloat16.
+        # The padding equals tensorflow-compression's, but avoids its EXPLICIT mode: oneDNN does not
+        # compute the gradients of that, which makes them half as fast in float32 and 300 times
+        # slower in bfloat16.
         kernel = self.kernel if self.corr else self.kernel[::-1, ::-1]
         operands = [tf.cast(operand, self.operand_dtype) for operand in (t, kernel)]
         stride, size = self.strides_down[0], self.kernel_support[0]
@@ -112,12 +132,13 @@ class Convolution(tfc.SignalConv2D):
             t = tf.nn.bias_add(t, self.bias)
         return t if self.activation is None else self.activation(t)
 
-    # Keras' own, for `.weights.h5`, pass over tensorflow-compression's parameters.
-    def save_own_variables(self, store):
+    # Keras' own versions of these two methods, which `.weights.h5` files go through, omit the
+    # parameters of tensorflow-compression's layers.
+    def save_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.weights):
             store[str(i)] = variable.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         for i, variable in enumerate(self.weights):
             variable.assign(store[str(i)])
 
@@ -125,12 +146,12 @@ class Convolution(tfc.SignalConv2D):
 class GDN(tfc.GDN):
     """Generalized divisive normalization with the original's square and square root."""
 
-    # Numbers, where tensorflow-compression has tensors: its layer chooses its formula by them, and
-    # by a tensor it would choose anew in every run of a graph.
+    # tensorflow-compression's layer chooses its formula by these values. By its own, which are
+    # tensors, a graph would choose anew in each run; by numbers the choice is made once.
     alpha = 2
     epsilon = 0.5
 
-    def __init__(self, inverse, name, dtype=None):
+    def __init__(self, inverse: bool, name: str, dtype: str | None = None):
         super().__init__(
             inverse=inverse, alpha_parameter=2, epsilon_parameter=0.5, name=name, dtype=dtype
         )
@@ -139,19 +160,19 @@ class GDN(tfc.GDN):
 class ResidualBlock(tf.keras.Model):
     """t + conv2(conv1(conv0(t))). Source: original network.py, `residualblock`."""
 
-    def __init__(self, num_filters, rdft, name, dtype=None):
+    def __init__(self, num_filters: int, rdft: bool, name: str, dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         conv = functools.partial(Convolution, corr=True, rdft=rdft, dtype=dtype)
         self.conv0 = conv(num_filters // 2, 1, activation=tf.nn.relu, name="conv0")
         self.conv1 = conv(num_filters // 2, 3, activation=tf.nn.relu, name="conv1")
         self.conv2 = conv(num_filters, 1, name="conv2")
 
-    def call(self, t):
+    def call(self, t: tf.Tensor) -> tf.Tensor:
         return t + self.conv2(self.conv1(self.conv0(t)))
 
 
-def _forked(t, count):
-    """List of so many copies of t, whose gradients are summed in the order of the list."""
+def _copies(t: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """Returns `count` copies of t whose gradients are summed in the order of the list."""
 
     @tf.custom_gradient
     def copies(t):
@@ -166,14 +187,14 @@ class Attention(tf.keras.Model):
     """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`.
 
     Attributes:
-      ordered_gradients: sum the gradients of t's uses in a fixed order. TensorFlow's own sum of
-        three or more begins with one that no other thread still reads, so that the last bit may
-        differ from run to run.
+      ordered_gradients: whether to sum the gradients of t's uses in a fixed order. TensorFlow's own
+        sum of three or more begins with one that no other thread still reads, so that the last bit
+        may differ from run to run.
     """
 
-    ordered_gradients = False
+    ordered_gradients: bool = False
 
-    def __init__(self, num_filters, rdft, name, dtype=None):
+    def __init__(self, num_filters: int, rdft: bool, name: str, dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
         block = functools.partial(ResidualBlock, num_filters, rdft, dtype=dtype)
         self.trunk_blocks = [block(name=f"trunk_RB_{i}") for i in range(3)]
@@ -182,41 +203,42 @@ class Attention(tf.keras.Model):
             num_filters, 1, corr=True, activation=tf.nn.sigmoid, name="conv_1x1", dtype=dtype
         )
 
-    def trunk(self, t):
+    def trunk(self, t: tf.Tensor) -> tf.Tensor:
         for block in self.trunk_blocks:
             t = block(t)
         return t
 
-    def mask(self, t):
+    def mask(self, t: tf.Tensor) -> tf.Tensor:
         for block in self.attention_blocks:
             t = block(t)
         return self.conv_1x1(t)
 
-    def call(self, t):
-        around, mask, trunk = _forked(t, 3) if self.ordered_gradients else (t, t, t)
-        return around + self.mask(mask) * self.trunk(trunk)
+    def call(self, t: tf.Tensor) -> tf.Tensor:
+        shortcut, mask, trunk = _copies(t, 3) if self.ordered_gradients else (t, t, t)
+        return shortcut + self.mask(mask) * self.trunk(trunk)
 
 
 class MaskedConvolution(tf.keras.layers.Layer):
     """The context model: a 5x5 convolution that sees only what comes before in raster order.
 
-    [B, H/16, W/16, N] to [B, H/16, W/16, filters]. The mask is of type A: the centre and all
-    after it are zero, for all channels alike. The kernel is stored unmasked, as in the original.
+    It takes [B, H/16, W/16, N] to [B, H/16, W/16, filters]. The mask is of type A: the centre tap
+    and all taps after it are zero, for all channels alike. The kernel is stored unmasked, as in the
+    original.
 
     Source: original network.py, `entropy_parameter` (its `masked`).
     """
 
-    def __init__(self, filters, name):
+    def __init__(self, filters: int, name: str):
         super().__init__(name=name)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = [5, 5, input_shape[-1], self.filters]
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight(name="bias", shape=[self.filters], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, y_hat):
+    def call(self, y_hat: tf.Tensor) -> tf.Tensor:
         mask = np.zeros([5, 5, 1, 1], np.float32)
         mask[:2] = mask[2, :2] = 1
         return tf.nn.bias_add(tf.nn.conv2d(y_hat, self.kernel * mask, 1, "SAME"), self.bias)

@@ -1,5 +1,9 @@
 """A built network's variables by the names of the original graph: to arrays and back."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_compression as tfc
@@ -10,15 +14,24 @@ from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
 from gmm_attention.model.layers import Convolution, MaskedConvolution, rdft_matrix
 
 
-def build_model(num_filters, num_mixtures, attention, rdft=True, precision="float32"):
-    """A Cheng2020 whose variables exist."""
+def build_model(
+    num_filters: int,
+    num_mixtures: int,
+    attention: bool,
+    rdft: bool = True,
+    precision: str = "float32",
+) -> Cheng2020:
+    """Makes a Cheng2020 and its variables; see there for arguments and errors."""
     model = Cheng2020(num_filters, num_mixtures, attention, rdft, precision)
-    # Run once rather than traced, which takes four times as long.
+    # Running the network on a small image is four times faster than tracing a graph of it.
     model(tf.zeros([1, 64, 64, 3]))
     return model
 
 
-def _named_layers(model, prefix=""):
+def _named_layers(
+    model: tf.keras.Model, prefix: str = ""
+) -> Iterator[tuple[str, tf.keras.layers.Layer]]:
+    """Yields all layers that are not models themselves, with their names in the original graph."""
     for layer in model.layers:
         name = prefix + layer.name
         if isinstance(layer, tf.keras.Model):
@@ -27,15 +40,16 @@ def _named_layers(model, prefix=""):
             yield name, layer
 
 
-def by_name(model):
-    """All variables of a built model by name, such as `analysis/Block_0/layer_2/kernel_rdft`.
+def by_name(model: Cheng2020) -> dict[str, tf.Variable]:
+    """Returns all variables of a built model by name.
 
     Returns:
-      dict of str to tf.Variable. Kernels are `kernel_rdft` [kh * kw, in * out] where the model
-      stores them so, otherwise `kernel` [kh, kw, in, out]; GDN's are `gdn/reparam_beta`,
-      `gdn/reparam_gamma` (`igdn/...` in the synthesis).
+      dict of names such as `analysis/Block_0/layer_2/kernel_rdft` to variables. A kernel is
+      `kernel_rdft` [kh * kw, in * out] if the model stores its real DFT, otherwise `kernel`
+      [kh, kw, in, out]. GDN's are `gdn/reparam_beta` and `gdn/reparam_gamma` (`igdn/...` in the
+      synthesis).
     """
-    named = {}
+    named: dict[str, tf.Variable] = {}
     for name, layer in _named_layers(model):
         if isinstance(layer, Convolution):
             if layer.rdft:
@@ -61,8 +75,8 @@ def by_name(model):
     return named
 
 
-def kernel_shapes(model):
-    """The shapes [kh, kw, in, out] of all convolutions' kernels, by the names of `by_name`."""
+def kernel_shapes(model: Cheng2020) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes (kh, kw, in, out) of all convolutions' kernels, named as in `by_name`."""
     shapes = {}
     for name, layer in _named_layers(model):
         if isinstance(layer, Convolution):
@@ -73,48 +87,101 @@ def kernel_shapes(model):
     return shapes
 
 
-def plain_arrays(model):
-    """A built model's variables as arrays, kernels out of their real DFT.
+def stored_shapes(model: Cheng2020) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all arrays in a training checkpoint of such a network.
 
-    Returns:
-      dict of str to numpy array: `by_name` with each `kernel_rdft` replaced by its `kernel`
-      [kh, kw, in, out], float64, since its rounding is still to come.
-    """
-    arrays = {name: variable.numpy() for name, variable in by_name(model).items()}
-    for name, layer in _named_layers(model):
-        if isinstance(layer, Convolution) and layer.rdft:
-            rdft = arrays.pop(f"{name}/kernel_rdft").astype(np.float64)
-            shape = layer.kernel_parameter.shape
-            arrays[f"{name}/kernel"] = np.reshape(rdft_matrix(shape[0]) @ rdft, shape)
-    return arrays
-
-
-def assign(model, arrays, source, stored_name=str):
-    """Fills every variable of a built model, each from the array of its name.
+    Training stores kernels by their real DFT.
 
     Args:
-      arrays: dict of stored name to numpy array.
-      source: path of the file that the arrays come from, for the messages.
-      stored_name: function from the name in `by_name` to the stored one.
+      model: a built Cheng2020, with or without `rdft`.
+
+    Returns:
+      dict of names to shapes, those of `by_name` for a Cheng2020 with `rdft`.
+    """
+    shapes = {name: tuple(variable.shape) for name, variable in by_name(model).items()}
+    for name, layer in _named_layers(model):
+        if isinstance(layer, Convolution) and f"{name}/kernel" in shapes:
+            height, width, inputs, outputs = shapes[f"{name}/kernel"]
+            if height > 1:
+                del shapes[f"{name}/kernel"]
+                shapes[f"{name}/kernel_rdft"] = (height * width, inputs * outputs)
+    return shapes
+
+
+def arrays(model: Cheng2020) -> dict[str, np.ndarray]:
+    """Returns the values of all variables of a built model, named as in `by_name`."""
+    return {name: variable.numpy() for name, variable in by_name(model).items()}
+
+
+def plain_arrays(arrays: Mapping[str, np.ndarray], model: Cheng2020) -> dict[str, np.ndarray]:
+    """Transforms kernels back from their real DFT.
+
+    Args:
+      arrays: dict of names to arrays, of the shapes of `stored_shapes`.
+      model: a built Cheng2020 of the same N and K.
+
+    Returns:
+      dict of names to arrays, with each `kernel_rdft` replaced by its `kernel` [kh, kw, in, out],
+      which stays in float64, since rounding it is left to the caller.
+    """
+    shapes = {name.removesuffix("_rdft"): shape for name, shape in kernel_shapes(model).items()}
+    plain = {}
+    for name, array in arrays.items():
+        if name.endswith("/kernel_rdft"):
+            name = name.removesuffix("_rdft")
+            rdft = array.astype(np.float64)
+            array = np.reshape(rdft_matrix(shapes[name][0]) @ rdft, shapes[name])
+        plain[name] = array
+    return plain
+
+
+def check(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str,
+    shown_name: Callable[[str], str] = str,
+) -> None:
+    """Checks names, shapes and values of a network's arrays.
+
+    Args:
+      arrays: dict of names to numpy arrays.
+      shapes: dict of names to shapes, of all arrays that must be there.
+      source: path of the file that the arrays come from, for the message.
+      shown_name: function from a name to the array's name in that file, for the message.
 
     Raises:
-      CheckpointError: an array is missing, left over, misshapen or not finite; all are named.
+      CheckpointError: arrays are missing, left over, misshapen or not finite; the message names
+        all of them.
     """
-    stored = {stored_name(name): variable for name, variable in by_name(model).items()}
-    problems = [f"missing {name}" for name in sorted(set(stored) - set(arrays))]
-    problems += [f"left over {name}" for name in sorted(set(arrays) - set(stored))]
+    problems = [f"missing {shown_name(name)}" for name in sorted(set(shapes) - set(arrays))]
+    problems += [f"left over {shown_name(name)}" for name in sorted(set(arrays) - set(shapes))]
+    both = [name for name in sorted(shapes) if name in arrays]
     problems += [
-        f"{name} has shape {list(np.shape(arrays[name]))}, not {list(variable.shape)}"
-        for name, variable in sorted(stored.items())
-        if name in arrays and np.shape(arrays[name]) != tuple(variable.shape)
+        f"{shown_name(name)} has shape {list(np.shape(arrays[name]))}, not {list(shapes[name])}"
+        for name in both
+        if np.shape(arrays[name]) != tuple(shapes[name])
     ]
     problems += [
-        f"{name} holds values that are not finite numbers"
-        for name in sorted(stored)
-        if name in arrays
-        and not (np.asarray(arrays[name]).dtype.kind in "fiu" and np.isfinite(arrays[name]).all())
+        f"{shown_name(name)} holds values that are not finite numbers"
+        for name in both
+        if np.asarray(arrays[name]).dtype.kind not in "fiu" or not np.isfinite(arrays[name]).all()
     ]
     if problems:
         raise CheckpointError(f"{source}: does not fit the model: {'; '.join(problems)}")
-    for name, variable in stored.items():
+
+
+def assign(model: Cheng2020, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Fills every variable of a built model, each from the array of its name.
+
+    Args:
+      model: a built Cheng2020.
+      arrays: dict of names to numpy arrays, named as in `by_name`.
+      source: path of the file that the arrays come from, for the message.
+
+    Raises:
+      CheckpointError: see `check`.
+    """
+    named = by_name(model)
+    check(arrays, {name: tuple(v.shape) for name, v in named.items()}, source)
+    for name, variable in named.items():
         variable.assign(arrays[name])

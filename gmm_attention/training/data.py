@@ -1,71 +1,65 @@
 """Folders and tar files of photographs -> endless batches of random crops, uint8 [B, H, W, 3].
 
-Each crop depends on the seed and its number alone: a run that goes on after a stop, or one of
-several processes that share the work, gets exactly the crops it would have had.
+Each crop depends on nothing but the seed and its number. So a run that continues after a stop gets
+the crops that it would have had without the stop, and several processes together get those of one.
 
-Without TensorFlow, so that whatever else trains the model draws the same crops.
+It needs no TensorFlow, so that training by JAX draws the same crops.
 """
+
+from __future__ import annotations
 
 import collections
 import concurrent.futures
 import functools
-import io
 import logging
 import os
-import posixpath
-import tarfile
 import threading
-from pathlib import Path
-from typing import NamedTuple, Optional
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from gmm_attention.errors import ImageError
-from gmm_attention.images import IMAGE_SUFFIXES, list_files, read_image, read_size
+from gmm_attention.images import read_image, read_size
+from gmm_attention.training.sources import PhotographFile, find_photographs
 
-_TAR_SUFFIX = ".tar"
-
-# Their members can only be reached by reading all that comes before.
-_COMPRESSED_SUFFIXES = (".tar.bz2", ".tar.gz", ".tar.xz", ".tar.zst", ".tbz2", ".tgz", ".txz")
-
-# Tell apart the random numbers that one seed gives.
+# Mixed into the seed, to draw the order of photographs and the crops independently.
 _ORDER, _CROP = 0, 1
 
-_LANCZOS_REACH = 3  # of Pillow's filter to each side, in pixels of its output
+_LANCZOS_REACH = 3  # reach of Pillow's filter to each side, in pixels of its output
 
 _logger = logging.getLogger(__name__)
 
 
 class Photographs:
-    """The photographs of folders, tar files and image files that a crop fits into.
+    """The photographs in folders, tar files and image files that are large enough for a crop.
 
-    Their order is that of their names inside of their source, where a tar file counts as unpacked
-    in its place: it is the same on every machine, for a folder, the tar files made from it, and
-    the folder that these lie in.
+    They are sorted by their names within their source. A tar file counts as if it were unpacked
+    where it lies. So the order is the same on every machine, and the same for a folder, for the tar
+    files made from it, and for a folder of these tar files.
 
     Attributes:
       crop: as given.
-      notes: list of str, lines about the images that were passed over; empty if there are none.
+      notes: list of str, a line for each reason why images were skipped; empty if none were.
     """
 
-    def __init__(self, sources, crop, memory):
-        """Finds the photographs; of each file only the header is read.
+    def __init__(self, sources: Sequence[str | os.PathLike[str]], crop: int, memory: int) -> None:
+        """Finds the photographs, and reads the header of each file.
 
         Args:
-          sources: list of str or Path, each an image file, an uncompressed tar file (NAME.tar) of
-            images, or a folder that is searched for both with its sub-folders, by the rules of
-            `images.find_images`.
-          crop: side of the crops to be taken, in pixels; smaller photographs are passed over.
-          memory: bytes of decoded photographs that are kept for the next time.
+          sources: list of str or Path. Each is an image file, an uncompressed tar file (NAME.tar)
+            of images, or a folder, which is searched for both by the rules of
+            `image_folders.find_images`, with its sub-folders.
+          crop: side of the crops, in pixels; smaller photographs are skipped.
+          memory: bytes of decoded photographs to keep in memory.
 
         Raises:
           ImageError: a source is missing, cannot be read or holds no image, a tar file is
             compressed or damaged, or no photograph is left.
         """
         self.crop = crop
-        self.notes = []
-        files = [file for source in sources for file in _find(source)]
+        self.notes: list[str] = []
+        files = [file for source in sources for file in find_photographs(source)]
         files.sort(key=lambda file: file.name)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             sizes = list(pool.map(_size_or_error, files))
@@ -92,75 +86,75 @@ class Photographs:
             )
 
         self._lock = threading.Lock()
-        self._kept = {}  # index -> uint8 [H, W, 3]
-        self._room = memory
+        self._cache: dict[int, np.ndarray] = {}  # index -> uint8 [H, W, 3]
+        self._free_bytes = memory
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._files)
 
-    def image(self, index):
-        """Returns a photograph as uint8 [H, W, 3], read-only; any thread may call.
+    def image(self, index: int) -> np.ndarray:
+        """Returns a photograph, uint8 [H, W, 3], read-only. Any thread may call it.
 
         Raises:
-          ImageError: it cannot be read, see `images.read_image`.
+          ImageError: the photograph cannot be read, see `images.read_image`.
         """
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
+        cached = self._cache.get(index)
+        if cached is not None:
+            return cached
         image = self._files[index].read(read_image)
         image.flags.writeable = False
-        # The first to come are kept for ever: every photograph is equally likely to be next, and
-        # in random order the one used last is the one that is not needed for longest.
+        # The cache is filled once and then stays. Replacing old photographs by new ones would not
+        # help: each epoch takes every photograph once, so that the new ones are not needed sooner.
         with self._lock:
-            if index not in self._kept and image.nbytes <= self._room:
-                self._kept[index] = image
-                self._room -= image.nbytes
+            if index not in self._cache and image.nbytes <= self._free_bytes:
+                self._cache[index] = image
+                self._free_bytes -= image.nbytes
         return image
 
 
 class Batches:
-    """Endless iterator of uint8 [batch, crop, crop, 3], made ahead by threads.
+    """Endless iterator of batches, uint8 [batch, crop, crop, 3], which threads make in advance.
 
-    The samples of a run are numbered, k = first_sample + i for number i of those returned here.
-    Each len(photographs) samples are an epoch, which takes every photograph once, in an order drawn
-    from (seed, epoch); the crop is drawn from (seed, k). So the batches are the same whatever the
-    number of workers.
-    (NumPy's and Pillow's versions count: neither promises the same numbers for ever.)
+    The samples of a run are numbered: sample k = first_sample + i is the i-th that is returned
+    here. Every len(photographs) samples are an epoch, which takes each photograph once, in an order
+    drawn from (seed, epoch). The crop is drawn from (seed, k). So the batches do not depend on the
+    number of workers, but they may change with the versions of NumPy and Pillow, which do not
+    guarantee the same numbers for ever.
 
-    A photograph that cannot be decoded is reported once, by a log record of level WARNING, and
-    the next in the epoch's order takes its place.
+    A photograph that cannot be decoded is reported once, by a log record of level WARNING, and is
+    replaced by the next in the epoch's order.
 
-    It is a context manager, which closes at its end.
+    As a context manager it closes itself at the end.
     """
 
     def __init__(
         self,
-        photographs,
-        batch,
-        seed,
-        first_sample=0,
-        flip=True,
-        min_scale=0.5,
-        workers=4,
-        part=(0, 1),
-    ):
-        """Makes the iterator; threads start with the first batch asked for.
+        photographs: Photographs,
+        batch: int,
+        seed: int,
+        first_sample: int = 0,
+        flip: bool = True,
+        min_scale: float = 0.5,
+        workers: int = 4,
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Makes the iterator; its threads start when the first batch is requested.
 
         Args:
           photographs: Photographs.
-          batch: crops in a step, of all processes together.
+          batch: crops in a step, for all processes together.
           seed: integer, 0 or more.
-          first_sample: number of the first sample that is returned, of all that the run takes.
-          flip: whether half of the crops are mirrored, left to right.
-          min_scale: photographs are scaled down by a random factor from min_scale to 1 (as far as
-            the crop still fits), which makes more of few photographs and hides the artefacts of
-            those that were JPEG. 1 leaves them as they are.
-          workers: number of threads. Each makes a batch; up to two for each are ready or begun.
-          part: (index, count), for one of `count` processes that share the batches: it gets
-            [batch / count, crop, crop, 3], and all together, in order of index, the batch.
+          first_sample: number of the first sample to return, counted from the start of the run.
+          flip: mirror half of the crops, left to right.
+          min_scale: scale photographs down by a random factor from min_scale to 1 (as far as the
+            crop still fits), which gives more variety and hides JPEG artefacts. 1: do not scale.
+          workers: number of threads. Each makes a whole batch; up to twice as many batches as
+            threads are ready or being made.
+          part: (index, count), for one of `count` processes that share each batch: this one gets
+            [batch / count, crop, crop, 3]. The parts in order of index are the batch.
 
         Raises:
-          ValueError: batch does not divide by count, or an argument is outside its range.
+          ValueError: batch is no multiple of count, or an argument is outside its range.
         """
         index, count = part
         if batch < 1 or not 0 <= index < count or batch % count:
@@ -175,58 +169,60 @@ class Batches:
         self._samples = range(index * batch // count, (index + 1) * batch // count)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers)
         self._ahead = 2 * workers
-        self._next_sample = first_sample  # of the batch that is to be begun
-        self._begun = collections.deque()  # futures of the batches before it
+        self._next_sample = first_sample  # first sample of the next batch to be made
+        self._pending: collections.deque[concurrent.futures.Future[np.ndarray]]
+        self._pending = collections.deque()  # batches ready or being made, in order
         self._closed = False
-        self._reported = set()
+        self._reported: set[int] = set()  # indices of photographs
         self._lock = threading.Lock()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         return self
 
-    def __next__(self):
+    def __next__(self) -> np.ndarray:
         """Returns the next step's batch.
 
         Raises:
-          ImageError: no photograph at all can be decoded.
-          StopIteration: it is closed.
+          ImageError: not one photograph can be decoded.
+          StopIteration: the iterator was closed.
         """
         if self._closed:
             raise StopIteration
-        while len(self._begun) < self._ahead:
-            self._begun.append(self._pool.submit(self._make, self._next_sample))
+        while len(self._pending) < self._ahead:
+            self._pending.append(self._pool.submit(self._make_batch, self._next_sample))
             self._next_sample += self._batch
-        batch = self._begun[0].result()
-        # After the wait, for an interrupt of it must not cost a batch.
-        self._begun.popleft()
+        batch = self._pending[0].result()
+        # Only after the wait, so that an interrupt during it loses no batch.
+        self._pending.popleft()
         return batch
 
-    def close(self):
-        """Ends the threads, after the batches that they are at."""
+    def close(self) -> None:
+        """Ends the threads, after the batches that they are making."""
         self._closed = True
         self._pool.shutdown(cancel_futures=True)
-        self._begun.clear()
+        self._pending.clear()
 
-    def __enter__(self):
+    def __enter__(self) -> Batches:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _make(self, first_sample):
+    def _make_batch(self, first_sample: int) -> np.ndarray:
         return np.stack([self._sample(first_sample + i) for i in self._samples])
 
-    def _sample(self, k):
-        """Sample k of all, uint8 [crop, crop, 3]."""
+    def _sample(self, k: int) -> np.ndarray:
+        """Sample k of the run, uint8 [crop, crop, 3]."""
         image = self._photograph(k)
         *draws, mirror = np.random.default_rng([self._seed, _CROP, k]).random(4)
+        height, width = image.shape[:2]
         crop = self._photographs.crop
-        window = _window(*image.shape[:2], crop, self._min_scale, draws)
-        result = _scaled(image, *window, crop)
+        side, top, left = _window(height, width, crop, self._min_scale, draws)
+        result = _scaled(image, side, top, left, crop)
         return result[:, ::-1] if self._flip and mirror < 0.5 else result
 
-    def _photograph(self, k):
-        """The photograph of sample k, or the first after it in its epoch that can be decoded."""
+    def _photograph(self, k: int) -> np.ndarray:
+        """The photograph of sample k, or the next in its epoch's order that can be decoded."""
         count = len(self._photographs)
         epoch, position = divmod(k, count)
         order = _order(self._seed, epoch, count)
@@ -239,7 +235,7 @@ class Batches:
                 self._report(index, error)
         raise ImageError(f"none of {count} photographs can be decoded, last {last}") from last
 
-    def _report(self, index, error):
+    def _report(self, index: int, error: ImageError) -> None:
         with self._lock:
             if index in self._reported:
                 return
@@ -247,20 +243,23 @@ class Batches:
         _logger.warning("%s (another photograph takes its place)", error)
 
 
-@functools.lru_cache(maxsize=4)  # for the epochs that threads are at
-def _order(seed, epoch, count):
+@functools.lru_cache(maxsize=4)  # threads may be at different epochs at the same time
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The indices of all photographs in the order of an epoch, int64 [count]."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
-def _window(height, width, crop, min_scale, draws):
-    """Draws the square window that becomes a crop.
+def _window(
+    height: int, width: int, crop: int, min_scale: float, draws: Sequence[float]
+) -> tuple[int, int, int]:
+    """Chooses the square window of a photograph that is scaled to a crop.
 
     Args:
       height, width: of the photograph, in pixels; at least crop.
       crop: side of the crop, in pixels.
-      min_scale: smallest factor of scaling, at most 1.
-      draws: three random numbers in [0, 1), for the factor (its logarithm is uniform) and the
-        place.
+      min_scale: smallest scaling factor, at most 1.
+      draws: three random numbers in [0, 1): for the scaling factor, whose logarithm is uniform,
+        for the window's top and for its left.
 
     Returns:
       side, top, left of the window, in pixels.
@@ -270,146 +269,24 @@ def _window(height, width, crop, min_scale, draws):
     return side, int(draws[1] * (height - side + 1)), int(draws[2] * (width - side + 1))
 
 
-def _scaled(image, side, top, left, crop):
+def _scaled(image: np.ndarray, side: int, top: int, left: int, crop: int) -> np.ndarray:
     """Scales a window of a photograph, uint8 [H, W, 3], to uint8 [crop, crop, 3]."""
     if side == crop:
         return image[top : top + side, left : left + side]
-    # Only what the filter sees is copied to Pillow, and it sees some pixels beyond the window.
+    # Only the pixels that the filter reads are copied to Pillow: the window and some around it.
     reach = -(-_LANCZOS_REACH * side // crop) + 1
     first_row, first_column = max(top - reach, 0), max(left - reach, 0)
-    seen = image[first_row : top + side + reach, first_column : left + side + reach]
+    read = image[first_row : top + side + reach, first_column : left + side + reach]
     top, left = top - first_row, left - first_column
-    resized = Image.fromarray(seen).resize(
+    resized = Image.fromarray(read).resize(
         (crop, crop), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
     )
     return np.asarray(resized)
 
 
-class _File(NamedTuple):
-    """An image file, or a tar file's member; str() of it names it in messages."""
-
-    name: str  # inside of its source, "/" between its parts
-    path: Path  # of the image file or of the tar file
-    member: Optional[tuple[str, int, int]]  # name, start and size in bytes; None: not in a tar
-
-    def __str__(self):
-        return f"{self.path}/{self.member[0]}" if self.member else str(self.path)
-
-    def read(self, function):
-        """Result of `read_image` or `read_size`. Raises ImageError."""
-        if self.member is None:
-            return function(self.path)
-        _, start, size = self.member
-        try:
-            tar = open(self.path, "rb", buffering=0)
-        except OSError as error:
-            raise ImageError(
-                f"{self}: cannot be read: {error.strerror}; leave the tar file where it was"
-            ) from error
-        with tar:
-            return function(self, file=io.BufferedReader(_Span(tar, start, size)))
-
-
-class _Span(io.RawIOBase):
-    """A part of a file, as a file; the file must be its own, for it moves the position.
-
-    (tarfile's members all share one position, so threads would have to wait for each other.)
-    """
-
-    def __init__(self, file, start, size):
-        super().__init__()
-        self._file, self._start, self._size = file, start, size
-        self.seek(0)
-
-    def readable(self):
-        return True
-
-    def seekable(self):
-        return True
-
-    def seek(self, offset, whence=io.SEEK_SET):
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
-        return self._file.seek(self._start + base + offset) - self._start
-
-    def tell(self):
-        return self._file.tell() - self._start
-
-    def readinto(self, buffer):
-        return self._file.readinto(memoryview(buffer)[: max(self._size - self.tell(), 0)])
-
-
-def _size_or_error(file):
-    """(height, width) in pixels, or the ImageError that tells why there is none."""
+def _size_or_error(file: PhotographFile) -> tuple[int, int] | ImageError:
+    """(height, width) in pixels, or the ImageError of reading it."""
     try:
         return file.read(read_size)
     except ImageError as error:
         return error
-
-
-def _find(source):
-    """List of _File for one source, see Photographs."""
-    top = Path(source)
-    if os.path.isfile(top):
-        found = [(top, top.name)]
-    elif os.path.isdir(top):
-        suffixes = (*IMAGE_SUFFIXES, _TAR_SUFFIX, *_COMPRESSED_SUFFIXES)
-        found = [(top / relative, relative) for relative in list_files(top, suffixes)]
-    else:
-        raise ImageError(
-            f"{source}: no file or folder that can be read; check the name and its permissions"
-        )
-    files = []
-    for path, name in found:
-        if name.lower().endswith(_COMPRESSED_SUFFIXES):
-            raise ImageError(
-                f"{path}: a compressed tar file, in which no image can be reached directly; "
-                "unpack it or repack it as .tar, and keep it out of the folder"
-            )
-        if name.lower().endswith(_TAR_SUFFIX):
-            folder = posixpath.dirname(name)
-            files += [
-                _File(posixpath.join(folder, member), path, (member, start, size))
-                for member, (start, size) in _members(path).items()
-            ]
-        else:
-            files.append(_File(name, path, None))
-    if not files:
-        raise ImageError(
-            f"{source}: no image in it; give a folder or a tar file of images whose names end in "
-            f"{', '.join(IMAGE_SUFFIXES)}"
-        )
-    return files
-
-
-def _members(path):
-    """Lists the images in a tar file, hidden ones left out.
-
-    Returns:
-      dict of name, str with "/" between its parts, to (start, size) in bytes.
-
-    Raises:
-      ImageError: the file cannot be read, is damaged, or is no uncompressed tar file.
-    """
-    members = {}
-    try:
-        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                name = posixpath.normpath(member.name).lstrip("/")
-                hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isreg() and not hidden and name.lower().endswith(IMAGE_SUFFIXES):
-                    # Of two that have one name the last counts, as in unpacking.
-                    members[name] = (member.offset_data, member.size)
-            # tarfile takes a damaged header, and a file cut between two members, for the end.
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("its end is missing")
-    except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read: {error.strerror}; check its permissions"
-        ) from error
-    except (tarfile.TarError, ValueError, OverflowError) as error:  # the latter from odd numbers
-        raise ImageError(
-            f"{path}: truncated, damaged or no uncompressed tar file ({error}); "
-            "copy it again or repack it"
-        ) from error
-    return members

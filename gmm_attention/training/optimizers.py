@@ -1,32 +1,45 @@
-"""How a step moves weights: Adam's arithmetic, and Muon's for the kernels of convolutions."""
+"""How a step moves the weights: Adam's arithmetic, and Muon's for the kernels of convolutions."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from gmm_attention.model import variables
+from gmm_attention.model.cheng2020 import Cheng2020
 
-# Adam's, as in TensorFlow 1, whose default epsilon is not that of Keras.
+# Adam's constants as in TensorFlow 1; Keras has another default for epsilon.
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
-# Muon's (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+# Muon's constants (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 MOMENTUM = 0.95
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
-# Kernels that read the three channels of a picture are left to Adam.
+# Adam moves the kernels that have fewer inputs or outputs, which are those that read the three
+# channels of an image.
 FEWEST_CHANNELS = 4
 
 
-def adam_move(m, v, updates, gradient, learning_rate):
+def adam_move(
+    m: tf.Tensor,
+    v: tf.Tensor,
+    updates: tf.Tensor,
+    gradient: tf.Tensor,
+    learning_rate: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Adam's new moments, and what it subtracts from the weight.
 
     Args:
-      m, v: the moments, of the gradient's shape.
-      updates: float32, steps that the moments have seen.
+      m, v: first and second moment, of the gradient's shape.
+      updates: float32 scalar, number of steps that the moments have seen.
+      gradient: of the weight, float32.
+      learning_rate: of this step.
 
     Returns:
-      new m, new v, move.
+      new m, new v, move: of the gradient's shape.
     """
     correction = tf.sqrt(1 - BETA_2 ** (updates + 1)) / (1 - BETA_1 ** (updates + 1))
     new_m = m + (1 - BETA_1) * (gradient - m)
@@ -34,12 +47,13 @@ def adam_move(m, v, updates, gradient, learning_rate):
     return new_m, new_v, learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
 
 
-def muon_matrices(model):
-    """The kernels that Muon moves, each as a matrix; all other weights are Adam's.
+def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int]]:
+    """The kernels that Muon moves, each as a matrix; Adam moves all other weights.
 
     Returns:
-      dict of name to (rows, columns): kh * kw * inputs, outputs. A kernel that is stored by its
-      real DFT is the same matrix but for a rotation of its rows, which Muon does not see.
+      dict of name to (rows, columns) = (kh * kw * inputs, outputs). A kernel that is stored as its
+      real DFT is this matrix times a rotation, which makes no difference: the rotation commutes
+      with Muon's orthogonalization.
     """
     shapes = variables.kernel_shapes(model)
     return {
@@ -49,49 +63,54 @@ def muon_matrices(model):
     }
 
 
-def muon_moves(matrices, momenta, gradients):
+def muon_moves(
+    matrices: Mapping[str, tuple[int, int]],
+    momenta: Mapping[str, tf.Tensor],
+    gradients: Mapping[str, tf.Tensor],
+) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
     """Muon's new momenta, and what it subtracts from the weights at a learning rate of 1.
 
     Args:
-      matrices: dict of name to (rows, columns), of `muon_matrices`.
+      matrices: dict of name to (rows, columns), see `muon_matrices`.
       momenta, gradients: dicts of name to tensor of the weight's shape.
 
     Returns:
       dict of name to (new momentum, move), each of the weight's shape.
     """
     new_momenta = {n: m + (1 - MOMENTUM) * (gradients[n] - m) for n, m in momenta.items()}
-    groups = {}  # shape of a matrix laid on its side -> names
+    # Names by the shape of the matrix, transposed if need be to have no more rows than columns.
+    groups: dict[tuple[int, int], list[str]] = {}
     for name, (rows, columns) in matrices.items():
         groups.setdefault((min(rows, columns), max(rows, columns)), []).append(name)
     moves = {}
     for names in groups.values():
-        # Those of one shape go through together: many small products would cost more than large.
+        # Matrices of one shape share one product: many small products would take longer.
         stack = []
         for name in names:
             rows, columns = matrices[name]
-            # Nesterov's: the momentum as it will be, were the next gradient this one.
+            # Nesterov's momentum: its next value, if the next gradient were the same as this one.
             ahead = new_momenta[name] + (1 - MOMENTUM) * (gradients[name] - new_momenta[name])
             matrix = tf.reshape(ahead, [rows, columns])
             stack.append(tf.transpose(matrix) if rows > columns else matrix)
         for name, direction in zip(names, tf.unstack(orthogonal(tf.stack(stack)))):
             rows, columns = matrices[name]
             direction = tf.transpose(direction) if rows > columns else direction
-            # So that a step changes what comes out by the same share whatever the width.
+            # With this factor a step changes a layer's outputs by the same share at any width.
             size = math.sqrt(max(1, columns / rows))
             moves[name] = (new_momenta[name], size * tf.reshape(direction, gradients[name].shape))
     return moves
 
 
-def orthogonal(matrices):
-    """Brings singular values of matrices near to 1 (0.7 to 1.2), by Newton-Schulz steps.
+def orthogonal(matrices: tf.Tensor) -> tf.Tensor:
+    """Moves the singular values of matrices close to 1 (0.7 to 1.2) by Newton-Schulz steps.
 
-    Those under a few thousandths of the matrix' norm stay smaller.
+    Singular values below a few thousandths of the matrix' norm stay smaller.
 
     Args:
       matrices: [M, R, C] float32, R at most C.
 
     Returns:
-      The same shape. A matrix of zeros stays one.
+      [M, R, C] float32. A matrix of zeros stays a matrix of zeros.
     """
     a, b, c = COEFFICIENTS
     x = matrices / (tf.norm(matrices, axis=[1, 2], keepdims=True) + 1e-7)

@@ -1,51 +1,31 @@
-"""The options of a training run, for train.py and for the runner of an exported step."""
+"""Options that train.py and the runner of an exported step share."""
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
 import math
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
-from gmm_attention.errors import TrainingError
-from gmm_attention.images import find_images, read_image
-from gmm_attention.training import state
-from gmm_attention.training.data import Photographs
+from gmm_attention.cli import number, positive
 from gmm_attention.training.loop import Intervals
 from gmm_attention.training.recipe import FINAL_PART, SCHEDULES, Recipe
-from gmm_attention.training.state import STATE_FILE
 
 
-def number(kind, least, most=math.inf):
-    """A type for argparse: an int or float within bounds."""
-
-    def parse(text):
-        value = kind(text)
-        if not least <= value <= most:
-            raise ValueError
-        return value
-
-    limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-    parse.__name__ = f"number {limits}"
-    return parse
-
-
-def positive(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def deadline(text):
-    """Minutes from now, as time.monotonic will tell it."""
+def deadline(text: str) -> float:
+    """Argparse type: minutes from now -> a time on the clock of time.monotonic."""
     return time.monotonic() + 60 * positive(text)
 
 
-def add_schedule_options(parser, defaults):
-    """Adds what a recipe leaves open until the steps are taken; see `apply`.
+def add_schedule_options(parser: argparse._ActionsContainer, defaults: Recipe) -> None:
+    """Adds the settings of a recipe that are not fixed in an exported step; see `apply`.
 
     Args:
-      defaults: Recipe, named in the help.
+      parser: parser or argument group.
+      defaults: Recipe with the defaults that the help texts name.
     """
     add = parser.add_argument
     add(
@@ -61,6 +41,28 @@ def add_schedule_options(parser, defaults):
         metavar="COUNT",
         help=f"length of the whole training ({defaults.steps})",
     )
+    _add_learning_rate_options(add, defaults)
+    add(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help=f"mirror half of the crops ({'yes' if defaults.flip else 'no'})",
+    )
+    add(
+        "--min-scale",
+        type=number(float, 0.01, 1),
+        metavar="FACTOR",
+        help="scale each photograph down by a random factor from this to 1 before it is cropped; "
+        f"1 for never ({defaults.min_scale:g})",
+    )
+    add(
+        "--seed",
+        type=number(int, 0, 2**31 - 1),
+        metavar="INTEGER",
+        help=f"of the order of photographs, the crops and the noise ({defaults.seed})",
+    )
+
+
+def _add_learning_rate_options(add: Callable[..., Any], defaults: Recipe) -> None:
     add(
         "--schedule",
         choices=SCHEDULES,
@@ -84,33 +86,19 @@ def add_schedule_options(parser, defaults):
         "--cool-down",
         type=number(int, 0),
         metavar="STEPS",
-        help="last of --steps, in which --schedule constant brings the learning rate down to 0 "
+        help="last steps, over which --schedule constant brings the learning rate down to 0 "
         f"({defaults.cool_down})",
     )
-    add(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help=f"mirror half of the crops ({'yes' if defaults.flip else 'no'})",
-    )
-    add(
-        "--min-scale",
-        type=number(float, 0.01, 1),
-        metavar="FACTOR",
-        help="scale each photograph down by a random factor from this to 1 before it is cropped; "
-        f"1 for never ({defaults.min_scale:g})",
-    )
-    add(
-        "--seed",
-        type=number(int, 0, 2**31 - 1),
-        metavar="INTEGER",
-        help=f"of the order of photographs, the crops and the noise ({defaults.seed})",
-    )
 
 
-def add_run_options(parser):
-    """Adds where photographs come from, where results go, and how often."""
-    intervals = Intervals()
+def add_run_options(parser: argparse._ActionsContainer) -> None:
+    """Adds the options for the photographs, for saving and for stopping.
+
+    Args:
+      parser: parser or argument group.
+    """
     add = parser.add_argument
+    defaults = Intervals()
     add(
         "--train",
         nargs="+",
@@ -120,45 +108,22 @@ def add_run_options(parser):
     add(
         "--validate",
         metavar="DIR",
-        help="photographs that the weights are tried on, whole; none of those to learn from",
+        help="photographs for validation, used as a whole; none of those to learn from",
     )
     add(
         "--validate-every",
         type=number(int, 1),
-        default=intervals.validate,
+        default=defaults.validate,
         metavar="STEPS",
-        help=f"try the weights every so many steps, and at the end ({intervals.validate})",
+        help=f"validate every so many steps, and at the end ({defaults.validate})",
     )
     add(
         "--state",
         metavar="PATH",
-        help="state to begin with, where --output has none: the folder of another run, its "
+        help="state to begin with if --output has none: the folder of another run, its "
         "state.npz, or a folder of pieces",
     )
-    add("--log-every", type=number(int, 1), default=intervals.log, metavar="STEPS",
-        help=f"a row of log.csv, of means over so many steps ({intervals.log})")  # fmt: skip
-    add(
-        "--save-every",
-        type=number(int, 1),
-        metavar="STEPS",
-        help="save the state every so many steps, besides --save-minutes",
-    )
-    add(
-        "--save-minutes",
-        type=positive,
-        default=intervals.save_minutes,
-        metavar="MINUTES",
-        help=f"save the state after so long ({intervals.save_minutes})",
-    )
-    add(
-        "--minutes",
-        dest="stop_at",
-        type=deadline,
-        default=math.inf,
-        metavar="MINUTES",
-        help="stop so long after the start, with the step under way done and the state saved; the "
-        "same command goes on later",
-    )
+    _add_interval_options(add, defaults)
     add(
         "--workers",
         type=number(int, 1),
@@ -171,23 +136,59 @@ def add_run_options(parser):
         type=number(float, 0, 2**20),
         default=1,
         metavar="GIB",
-        help="decoded photographs are kept in memory up to so much (1)",
+        help="memory for decoded photographs (1)",
     )
 
 
-def apply(args, base):
-    """A Recipe with those fields replaced that the command line gives.
+def _add_interval_options(add: Callable[..., Any], defaults: Intervals) -> None:
+    add(
+        "--log-every",
+        type=number(int, 1),
+        default=defaults.log,
+        metavar="STEPS",
+        help=f"write a row of log.csv every so many steps, with means over them ({defaults.log})",
+    )
+    add(
+        "--save-every",
+        type=number(int, 1),
+        metavar="STEPS",
+        help="save the state every so many steps, in addition to --save-minutes",
+    )
+    add(
+        "--save-minutes",
+        type=positive,
+        default=defaults.save_minutes,
+        metavar="MINUTES",
+        help=f"save the state after so many minutes ({defaults.save_minutes})",
+    )
+    add(
+        "--minutes",
+        dest="stop_at",
+        type=deadline,
+        default=math.inf,
+        metavar="MINUTES",
+        help="stop so many minutes after the start, and save the state; the same command continues "
+        "the run later",
+    )
+
+
+def apply(args: argparse.Namespace, base: Recipe) -> Recipe:
+    """Replaces the fields of a Recipe that the command line gives.
 
     Args:
-      args: of argparse; what is not given is None.
+      args: has the recipe's fields as attributes; None or missing if the option is not given.
       base: Recipe.
+
+    Returns:
+      The new Recipe.
     """
     names = [field.name for field in dataclasses.fields(Recipe)]
     given = {n: getattr(args, n) for n in names if getattr(args, n, None) is not None}
     return dataclasses.replace(base, **given)
 
 
-def intervals(args):
+def intervals(args: argparse.Namespace) -> Intervals:
+    """The Intervals of a command line with the options of `add_run_options`."""
     return Intervals(
         log=args.log_every,
         validate=args.validate_every,
@@ -195,83 +196,3 @@ def intervals(args):
         save_minutes=args.save_minutes,
         stop_at=args.stop_at,
     )
-
-
-def photographs(args, crop):
-    """data.Photographs of --train; prints what was passed over. Raises ImageError."""
-    found = Photographs(args.train, crop, int(args.memory * 2**30))
-    for note in found.notes:
-        print(note)
-    print(f"{len(found)} photographs to learn from", flush=True)
-    return found
-
-
-def validation(args):
-    """List of (name, uint8 [H, W, 3]) of --validate; empty without it.
-
-    Raises:
-      ImageError: one cannot be read.
-    """
-    if args.validate is None:
-        return []
-    return [(name, read_image(path)) for path, name in find_images(args.validate)]
-
-
-def begin(loop, path):
-    """Lets a Loop begin at the state of a file or a folder of pieces, and says so.
-
-    Raises:
-      CheckpointError: the state is damaged or another network's.
-    """
-    arrays, settings = state.load(path)
-    differences = loop.resume(arrays, settings, path)
-    if loop.trainer.chief:
-        print(f"{'goes on from' if loop.step else 'begins at'} step {loop.step} of {path}")
-        for difference in differences:
-            print(f"  {difference}")
-
-
-def begin_elsewhere(loop, path):
-    """Lets a Loop begin at the state of another run, whose best weights stay where they are.
-
-    Raises:
-      CheckpointError: see `begin`.
-    """
-    begin(loop, path)
-    loop.progress["best"] = None
-
-
-def run(loop, what_next):
-    """Runs a Loop, from its folder's state if there is one, and says what came of it.
-
-    Args:
-      what_next: function from the path of the weights that are to be used to what is printed.
-
-    Returns:
-      the exit status.
-
-    Raises:
-      TrainingError: it begins at another run's state that has no step left.
-      CodecError: see `begin` and `Loop.run`.
-    """
-    folder = loop.folder
-    if loop.trainer.chief:
-        folder.lock()
-    begun = folder.has_state()
-    if begun:
-        begin(loop, folder.join(STATE_FILE))
-    elif 0 < loop.recipe.steps <= loop.step:
-        raise TrainingError(
-            f"{folder.path}: the state to begin with has taken {loop.step} steps already; give "
-            "more --steps"
-        )
-    if loop.trainer.chief:
-        folder.cut_logs(loop.step if begun else 0)
-    reason = loop.run()
-    if not loop.trainer.chief:
-        return 0
-    goes_on = "" if reason == "finished" else "; the same command goes on"
-    print(f"{folder.path}: step {loop.step} of {loop.recipe.steps}{goes_on}")
-    has_best = loop.progress["best"] is not None and os.path.isdir(folder.join("best"))
-    print(what_next(folder.join("best" if has_best else "last")))
-    return 0 if isinstance(reason, str) else 128 + reason

@@ -1,19 +1,25 @@
 """What a training run keeps on disk: its state, its best and last weights, and its logs.
 
-state.npz         all that the run goes on from
-last/, best/      weights.npz, settings.json: the moving average, at the last time that the
-                  state was saved and where validation's loss was lowest
-log.csv           a row for every so many steps, means over them
+state.npz         the whole state, from which the run continues
+last/, best/      weights.npz and settings.json of the moving average: as of the last save, and as
+                  of the validation with the lowest loss
+log.csv           a row for every so many steps, with means over them
 validation.csv    a row for each validation
-changes.csv       a row for each setting that a run went on with in place of another
+changes.csv       a row for each setting that was changed when the run was continued
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
 import glob
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from gmm_attention import checkpoints
+import numpy as np
+
+from gmm_attention.checkpoints import files as model_files
 from gmm_attention.errors import TrainingError
 from gmm_attention.files import append_row, make_folder, read_rows, write_rows
 from gmm_attention.training import state
@@ -29,28 +35,29 @@ class RunFolder:
       path: str or Path.
 
     Raises:
-      CodecError: it cannot be made or written to; from every method.
+      CodecError: the folder cannot be made, or a file in it cannot be written; from every method.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(path)
 
-    def make(self):
+    def make(self) -> RunFolder:
         """Makes the folder if need be, and returns this object."""
         make_folder(self.path)
         return self
 
-    def join(self, name):
+    def join(self, name: str) -> str:
+        """Path of a file or sub-folder."""
         return os.path.join(self.path, name)
 
-    def lock(self):
-        """Keeps other processes off the folder until this one ends, and removes their remains.
+    def lock(self) -> None:
+        """Locks the folder until this process ends, and removes what killed processes left.
 
         Raises:
-          TrainingError: one is at it.
+          TrainingError: another process holds the lock.
         """
         try:
-            # Never closed: with it the lock would go.
+            # The file descriptor is never closed, since that would release the lock.
             fcntl.flock(os.open(self.path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TrainingError(
@@ -60,39 +67,59 @@ class RunFolder:
         except OSError:
             pass  # a file system without locks
         for folder in (self.path, self.join("last"), self.join("best")):
-            # What a kill in the middle of a save left.
+            # Temporary files of a process that was killed in the middle of a save.
             for path in glob.glob(os.path.join(glob.escape(folder), ".*.tmp")):
                 with contextlib.suppress(OSError):
                     os.unlink(path)
 
-    def has_state(self):
+    def has_state(self) -> bool:
+        """Whether the run has been saved."""
         return os.path.exists(self.join(STATE_FILE))
 
-    def load_state(self):
-        """Returns arrays, settings. Raises CheckpointError."""
+    def load_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Reads the run's state.
+
+        Returns:
+          arrays, settings: see `save_state`.
+
+        Raises:
+          CheckpointError: the file is missing or damaged.
+        """
         return state.load(self.join(STATE_FILE))
 
-    def save_state(self, arrays, settings):
-        """Writes `last`, the changes and the state, which comes last: a run goes on from it."""
+    def save_state(self, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> None:
+        """Writes `last`, changes.csv, and then the state, from which the run continues.
+
+        Args:
+          arrays: dict of str to numpy array, as `TrainStep.arrays` returns.
+          settings: dict for JSON, as `Loop.settings` returns.
+        """
         self.save_weights("last", arrays, settings)
         changes = settings.get("progress", {}).get("changes")
         if changes:
             write_rows(self.join(CHANGES), list(changes[0]), changes)
         state.save(self.join(STATE_FILE), arrays, settings)
 
-    def save_weights(self, name, arrays, settings):
-        """Writes the moving average as a checkpoint that the encoder takes."""
+    def save_weights(
+        self, name: str, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> None:
+        """Writes the moving average as a training checkpoint, which the codec reads.
+
+        Args:
+          name: of the sub-folder.
+          arrays, settings: as for `save_state`.
+        """
         prefix = "average/"
         weights = {n[len(prefix) :]: a for n, a in arrays.items() if n.startswith(prefix)}
         settings = {key: settings[key] for key in settings if key != "progress"}
-        checkpoints.save(self.join(name), weights, settings)
+        model_files.save(self.join(name), weights, settings)
 
-    def log(self, name, row):
-        """Appends a row, dict of str to number, to a CSV file; see `append_row`."""
+    def log(self, name: str, row: Mapping[str, float | str]) -> None:
+        """Appends a row, a dict of column to number, to a CSV file; see `append_row`."""
         append_row(self.join(name), row)
 
-    def cut_logs(self, step):
-        """Drops rows of steps after this one, which the run is to take again."""
+    def cut_logs(self, step: int) -> None:
+        """Drops the rows of later steps, which the run is about to repeat."""
         for path in map(self.join, (LOG, VALIDATION)):
             columns, rows = read_rows(path)
             if columns:

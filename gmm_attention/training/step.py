@@ -1,23 +1,43 @@
-"""One training step: a batch of crops and a seed to new weights, and the measure of an image."""
+"""One training step: crops, a seed and a state -> the next state; and the measures of an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gmm_attention import images
+from gmm_attention import padding
 from gmm_attention.errors import TrainingError
-from gmm_attention.evaluation.metrics import ms_ssim, psnr
+from gmm_attention.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
+from gmm_attention.model.cheng2020 import Cheng2020
 from gmm_attention.model.layers import Attention, Convolution
 from gmm_attention.training import losses, optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS, SYNTHESIS_INPUTS
 
-# The quantiles only follow the density that the other variables make; they may run ahead.
 QUANTILES = "entropy_bottleneck/quantiles"
+
+# Factor of the learning rate for the quantiles. They follow the density but do not influence it,
+# so that they may move faster than all else.
 QUANTILES_RATE = 20
 
 
-def uniform_noise(batch, height, width, num_filters, seed):
-    """Noise for y and z from a seed of two integers, uniform in [-1/2, 1/2)."""
+def uniform_noise(
+    batch: int, height: int, width: int, num_filters: int, seed: tf.Tensor | Sequence[int]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws the noise that training adds to y and z, uniform in [-1/2, 1/2).
+
+    Args:
+      batch, height, width: of x; height and width in pixels, multiples of 64.
+      num_filters: N.
+      seed: int32 [2]; equal seeds give equal noise.
+
+    Returns:
+      Noise for y, float32 [B, H/16, W/16, N], and for z, float32 [B, H/64, W/64, N].
+    """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     return tuple(
         tf.random.stateless_uniform(
@@ -27,19 +47,28 @@ def uniform_noise(batch, height, width, num_filters, seed):
     )
 
 
-def build_model(num_filters, num_mixtures, attention, bfloat16=False, optimizer="adam"):
-    """A Cheng2020 to train, at its first weights.
+def build_model(
+    num_filters: int,
+    num_mixtures: int,
+    attention: bool,
+    bfloat16: bool = False,
+    optimizer: str = "adam",
+) -> Cheng2020:
+    """Builds a Cheng2020 with the weights that training starts from.
 
     Args:
-      bfloat16: round operands and results of analysis' and synthesis' convolutions to bfloat16.
-      optimizer: "muon" begins at an x_hat of mid-gray, where the original's is some hundred times
-        too large and the first hundred steps go into that alone, and sums gradients in a fixed
-        order. "adam" keeps the start and the sums that it had, to the last bit.
+      num_filters, num_mixtures, attention: see Cheng2020.
+      bfloat16: round operands and results of the convolutions of analysis and synthesis to
+        bfloat16.
+      optimizer: "muon" starts with an x_hat that is mid-gray everywhere, and sums gradients in a
+        fixed order. "adam" starts with an x_hat that is some hundred times too large, so that the
+        first hundred steps do little but shrink it, and sums gradients in TensorFlow's order. Both
+        stay as they are so that earlier runs with "adam" can be repeated bit for bit.
     """
     model = variables.build_model(num_filters, num_mixtures, attention)
     for name, variable in variables.by_name(model).items():
-        # As initialised, each inverse GDN multiplies by some ten: x_hat would start at 10^5 and
-        # more, and its gradient drown all others.
+        # At its initial parameters each inverse GDN multiplies by about ten. With the original's
+        # kernels x_hat would start at 10^5 or more, and its gradient would drown all others.
         if name.startswith("synthesis/") and "kernel" in name:
             variable.assign(0.5 * variable)
         if optimizer == "muon" and name == "synthesis/Block_3/layer_2/bias":
@@ -55,16 +84,23 @@ def build_model(num_filters, num_mixtures, attention, bfloat16=False, optimizer=
     return model
 
 
-def _part_of_cluster(resolver):
-    """This process' number among those of a cluster resolver, and how many they are."""
+def _part_of_cluster(resolver: Any) -> tuple[int, int]:
+    """The number of this process among those that train, and how many there are.
+
+    Args:
+      resolver: cluster resolver of a tf.distribute strategy, or None.
+
+    Raises:
+      TrainingError: the process has another task than training.
+    """
     if not resolver or not resolver.cluster_spec():
         return 0, 1
     jobs = resolver.cluster_spec().as_dict()
     tasks = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
     if (resolver.task_type, resolver.task_id) not in tasks:
         raise TrainingError(
-            f"TF_CONFIG: task {resolver.task_type} {resolver.task_id} is none of its cluster's "
-            "chief and workers, which alone train"
+            f"TF_CONFIG: task {resolver.task_type} {resolver.task_id} is not among the cluster's "
+            "chief and workers; only these train"
         )
     return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
 
@@ -72,40 +108,51 @@ def _part_of_cluster(resolver):
 class TrainStep:
     """Steps of Adam or Muon on a model, with a moving average of its weights.
 
-    To be made and called under one tf.distribute strategy, if any: its variables are made in the
-    strategy's scope, and each replica gets its part of a batch. There is no other state than
-    `state`: from equal states, equal arguments give equal results.
+    It is made and called under the same tf.distribute strategy, if any: its variables are created
+    in the strategy's scope, and each replica gets its share of a batch. `state` is all of its
+    state: from equal states, equal arguments give equal results.
 
     Args:
       model: a Cheng2020 whose variables exist.
-      average_model: another of the same kind; its variables become the moving average.
-      metric: distortion of the loss, "mse" or "ms-ssim".
-      average_decay: share of the moving average that a step keeps, in the long run.
-      clip_norm: largest norm of all gradients together (but the quantiles'), 0 for no limit.
-      xla: compile forward and backward pass by XLA.
+      average_model: another of the same N, K and attention; its variables become the moving
+        average.
+      metric: distortion in the loss, "mse" or "ms-ssim".
+      average_decay: share of the moving average that each step keeps, in the long run.
+      clip_norm: largest norm of all gradients together, without that of the quantiles; 0 for no
+        limit.
+      xla: compile forward and backward pass with XLA.
       optimizer: "adam", or "muon" for the kernels (see `optimizers.muon_matrices`) and Adam for
-        all else.
-      synthesis_input: "noise", y with the noise that its rate is of, or "rounded" (see Cheng2020).
+        all other weights.
+      synthesis_input: "noise" gives the synthesis the noisy y from which the rate is computed,
+        "rounded" gives it rounded y (see Cheng2020).
 
     Attributes:
+      model, average_model, metric, average_decay, clip_norm: as given.
+      strategy: the tf.distribute strategy.
+      weights: dict of str to tf.Variable, by the names of `variables.by_name`.
+      matrices: dict of the kernels that Muon moves, see `optimizers.muon_matrices`.
       state: dict of str to tf.Variable: `weights/NAME`, `average/NAME`, either `muon_m/NAME` or
-        `adam_m/NAME` and `adam_v/NAME`, and two counts: `updates`, which the optimizer's state
-        has seen, and `averaged`, which the moving average has.
-      part: (number of this process, number of processes), of the strategy's cluster.
+        `adam_m/NAME` and `adam_v/NAME`, and two counts of steps: `updates`, those in the
+        optimizer's state, and `averaged`, those in the moving average.
+      part: (number of this process, number of processes) in the strategy's cluster.
       chief: whether this process, the first of them, writes files.
+
+    Raises:
+      ValueError: optimizer or synthesis_input is unknown.
+      TrainingError: TF_CONFIG gives this process another task than training.
     """
 
     def __init__(
         self,
-        model,
-        average_model,
-        metric,
-        average_decay=0.999,
-        clip_norm=1.0,
-        xla=False,
-        optimizer="adam",
-        synthesis_input="noise",
-    ):
+        model: Cheng2020,
+        average_model: Cheng2020,
+        metric: str,
+        average_decay: float = 0.999,
+        clip_norm: float = 1.0,
+        xla: bool = False,
+        optimizer: str = "adam",
+        synthesis_input: str = "noise",
+    ) -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {OPTIMIZERS}, not {optimizer!r}")
         if synthesis_input not in SYNTHESIS_INPUTS:
@@ -118,10 +165,10 @@ class TrainStep:
         self.strategy = tf.distribute.get_strategy()
         self.part = _part_of_cluster(self.strategy.cluster_resolver)
         self.chief = self.part[0] == 0
-        self.weights = variables.by_name(model)
+        self.weights: dict[str, tf.Variable] = variables.by_name(model)
         averages = variables.by_name(average_model)
         self.matrices = optimizers.muon_matrices(model) if optimizer == "muon" else {}
-        self.state = {}
+        self.state: dict[str, tf.Variable] = {}
         for name, weight in self.weights.items():
             averages[name].assign(weight)
             self.state[f"weights/{name}"] = weight
@@ -129,7 +176,7 @@ class TrainStep:
             for moment in ("muon_m",) if name in self.matrices else ("adam_m", "adam_v"):
                 self.state[f"{moment}/{name}"] = tf.Variable(tf.zeros_like(weight), trainable=False)
         for count in ("updates", "averaged"):
-            # Not integers, which TensorFlow keeps off a GPU; these are exact up to 2^24.
+            # Floats, since TensorFlow keeps integers off a GPU; they count exactly up to 2^24.
             self.state[count] = tf.Variable(0.0, trainable=False)
         self._gradients = tf.function(self.gradients, autograph=False, jit_compile=xla or None)
         self._step = tf.function(self.step, autograph=False)
@@ -140,29 +187,32 @@ class TrainStep:
             autograph=False,
         )
 
-    def __call__(self, images, seed, learning_rate, lmbda):
+    def __call__(
+        self, images: np.ndarray, seed: Sequence[int], learning_rate: float, lmbda: float
+    ) -> dict[str, tf.Tensor]:
         """Takes a step.
 
         Args:
           images: uint8 [B, H, W, 3], H and W multiples of 64: this process' part of the batch,
-            which its replicas share in equal parts.
-          seed: int32 [2], from which the noise is drawn.
-          learning_rate, lmbda: floats.
+            which is split evenly between its replicas.
+          seed: two integers, from which the noise is drawn.
+          learning_rate: of this step.
+          lmbda: weight of the distortion in the loss.
 
         Returns:
           dict of scalar tensors: the loss and its parts (see losses.rate_distortion),
-          `auxiliary_loss`, `gradient_norm`, and `skipped`, 1 where loss or gradients were not
-          finite, so that the state was left as it was.
+          `auxiliary_loss`, `gradient_norm`, and `skipped`: 1 if the loss or the gradients were not
+          finite and the state was left as it was, otherwise 0.
         """
         metrics = self._step(
-            self._shared_out(images),
+            self._split_between_replicas(images),
             tf.constant(seed, tf.int32),
             tf.constant(learning_rate, tf.float32),
             tf.constant(lmbda, tf.float32),
         )
         return {k: self.strategy.experimental_local_results(v)[0] for k, v in metrics.items()}
 
-    def _shared_out(self, images):
+    def _split_between_replicas(self, images: np.ndarray) -> Any:
         replicas = self.strategy.num_replicas_in_sync // self.part[1]
         if replicas == 1:
             return tf.constant(images)
@@ -171,31 +221,37 @@ class TrainStep:
             lambda context: tf.constant(parts[context.replica_id_in_sync_group % replicas])
         )
 
-    def step(self, images, seed, learning_rate, lmbda):
-        """`__call__` as a graph, of tensors or the strategy's distributed values."""
+    def step(
+        self, images: tf.Tensor, seed: tf.Tensor, learning_rate: tf.Tensor, lmbda: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """`__call__` for a graph, on tensors or on the strategy's PerReplica values."""
         return self.strategy.run(self._replica_step, (images, seed, learning_rate, lmbda))
 
-    def gradients(self, images, seed, lmbda, part, parts):
+    def gradients(
+        self, images: tf.Tensor, seed: tf.Tensor, lmbda: tf.Tensor, part: int, parts: int
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """The loss of one part of a batch, and its gradients.
 
         Args:
-          images: uint8 [B, H, W, 3]: part number `part` of `parts` of the batch.
+          images: uint8 [B, H, W, 3], number `part` of the `parts` equal parts of the batch.
           seed: int32 [2], from which the noise of the whole batch is drawn.
           lmbda: float32, weight of the distortion.
+          part, parts: which part of the batch, from 0, and how many there are.
 
         Returns:
-          dict of scalars; list of gradients, in the order of the weights.
+          dict of scalars, see `__call__`; list of gradients, in the order of `weights`.
         """
         x = tf.cast(images, tf.float32) / 255
         batch, height, width, _ = x.shape
-        noise = uniform_noise(parts * batch, height, width, self.model.num_filters, seed)
-        noise = [tf.slice(t, [part * batch, 0, 0, 0], [batch, *t.shape[1:]]) for t in noise]
+        whole = uniform_noise(parts * batch, height, width, self.model.num_filters, seed)
+        noise = [tf.slice(t, [part * batch, 0, 0, 0], [batch, *t.shape[1:]]) for t in whole]
         weights = list(self.weights.values())
         with tf.GradientTape() as tape:
             x_hat, likelihoods = self.model(x, noise, self._round_for_synthesis)
             metrics = losses.rate_distortion(x, x_hat, likelihoods, lmbda, self.metric)
             auxiliary_loss = self.model.entropy_bottleneck.auxiliary_loss()
-            # Each reaches variables of its own: the loss all but the quantiles.
+            # The sum mixes no gradients: the auxiliary loss reaches the quantiles only, and the
+            # loss all other variables.
             total = metrics["loss"] + auxiliary_loss
         return {**metrics, "auxiliary_loss": auxiliary_loss}, tape.gradient(total, weights)
 
@@ -217,7 +273,7 @@ class TrainStep:
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
     def _muon_moves(self, gradients, scale):
-        """See `optimizers.muon_moves`; each replica computes them, from equal gradients."""
+        """See `optimizers.muon_moves`. Every replica computes the same moves."""
         scaled = {n: scale * g for n, g in zip(self.weights, gradients) if n in self.matrices}
         momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
         return optimizers.muon_moves(self.matrices, momenta, scaled)
@@ -225,6 +281,8 @@ class TrainStep:
     def _update(self, strategy, gradients, muon_moves, finite, scale, learning_rate):
         for name, gradient in zip(self.weights, gradients):
             average = self.state[f"average/{name}"], self.state["averaged"]
+            update: Callable[..., None]
+            args: tuple[Any, ...]
             if name in self.matrices:
                 update = self._update_by_muon
                 args = (self.state[f"muon_m/{name}"], *average, *muon_moves[name])
@@ -237,12 +295,14 @@ class TrainStep:
             strategy.extended.update(self.state[count], self._update_count, (finite,))
 
     @staticmethod
-    def _update_count(count, finite):
+    def _update_count(count: tf.Variable, finite: tf.Tensor) -> None:
         count.assign_add(tf.cast(finite, count.dtype))
 
     def _update_quantiles(self, weight, *args):
+        # Clipping does not apply to the quantiles: its scale is replaced by 1.
         *others, _, finite, learning_rate = args
-        return self._update_by_adam(weight, *others, 1.0, finite, QUANTILES_RATE * learning_rate)
+        arguments = (*others, 1.0, finite, QUANTILES_RATE * learning_rate)
+        return self._update_by_adam(weight, *arguments)
 
     def _update_by_adam(
         self, weight, m, v, updates, average, averaged, gradient, scale, finite, learning_rate
@@ -254,60 +314,62 @@ class TrainStep:
         self._move(weight, average, averaged, learning_rate * move, [(m, new_m)], finite)
 
     def _move(self, weight, average, averaged, move, moments, finite):
-        """Assigns a weight, its average and its moments, pairs of variable and new value."""
-        # A shorter memory at first, or the average would keep what training began with.
+        """Assigns a weight, its average, and its moments: pairs of variable and new value."""
+        # The first steps average over fewer steps, or the initial weights would stay in for long.
         decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
         new_weight = weight - move
         new_average = average + (1 - decay) * (new_weight - average)
-        # A loss or gradient that is not finite never reaches the weights.
+        # After a loss or gradient that is not finite, everything stays as it was.
         for old, new in (*moments, (weight, new_weight), (average, new_average)):
             old.assign(tf.where(finite, new, old))
 
-    def agree(self, flag):
-        """Whether any of the strategy's processes says so; all of them must ask."""
+    def agree(self, flag: bool) -> bool:
+        """Whether any of the strategy's processes passes True, see `protocols.Trainer`."""
         if self.part[1] == 1:
             return flag
         return float(self._sum(tf.constant(float(flag)))) > 0
 
-    def alike(self, number):
-        """Whether all of the strategy's processes give the same integer; all of them must ask."""
+    def alike(self, number: int) -> bool:
+        """Whether the strategy's processes pass the same integer, see `protocols.Trainer`."""
+        # The sum is exact in float32, since numbers are below 2^20.
         count = self.part[1]
         return count == 1 or float(self._sum(tf.constant(float(number)))) == count * number
 
     def _sum_of_replicas(self, value):
         def replica_sum(value):
             context = tf.distribute.get_replica_context()
-            # The copy lies on the replica's device, which an argument does not.
+            # all_reduce needs the value on the replica's device; tf.identity copies it there.
             return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
         return self.strategy.experimental_local_results(self.strategy.run(replica_sum, (value,)))[0]
 
-    def measure(self, image):
-        """Codes an image with the moving average, by rounding.
+    def measure(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Runs the moving average on an image, with rounding in place of noise.
 
         Args:
           image: uint8 [1, H, W, 3], H and W multiples of 64.
 
         Returns:
-          bits of y and of z, by their likelihoods, float32; the reconstruction, uint8 [1, H, W, 3].
+          bits of y and bits of z, float32 scalars, from their likelihoods; the reconstruction,
+          uint8 [1, H, W, 3].
         """
         x_hat, likelihoods = self.average_model(tf.cast(image, tf.float32) / 255)
         bits = [losses.bits_per_pixel(likelihoods[name], 1) for name in ("y", "z")]
         return (*bits, tf.cast(tf.round(255 * tf.clip_by_value(x_hat, 0, 1)), tf.uint8))
 
-    def validate(self, image):
-        """Codes an image with the moving average, without files.
+    def validate(self, image: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+        """Measures an image of any size with the moving average; no file is written.
 
         Args:
           image: uint8 [H, W, 3].
 
         Returns:
-          dict of floats: `bpp_y`, `bpp_z`, `psnr` (dB), `ms_ssim` (NaN where a side is under 161
+          dict of floats: `bpp_y`, `bpp_z`, `psnr` (dB), `ms_ssim` (NaN if a side is under 161
           pixels); the reconstruction, uint8 [H, W, 3].
         """
         height, width = image.shape[:2]
-        bits_y, bits_z, padded = self._measure(images.pad(image)[None])
-        reconstruction = images.crop(padded.numpy()[0], height, width)
+        bits_y, bits_z, padded = self._measure(padding.pad(image)[None])
+        reconstruction = padding.crop(padded.numpy()[0], height, width)
         similarity = ms_ssim(image, reconstruction)
         measures = {
             "bpp_y": float(bits_y) / (height * width),
@@ -317,20 +379,13 @@ class TrainStep:
         }
         return measures, reconstruction
 
-    def arrays(self):
-        """dict of str to numpy array: `state` as it is now."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The values of `state`, by the same names."""
         return {name: variable.numpy() for name, variable in self.state.items()}
 
-    def restore(self, arrays, source):
-        """Takes back what `arrays` gave, or a part of it (see `state.complete`).
-
-        Args:
-          source: file that the arrays come from, for the message.
-
-        Raises:
-          CheckpointError: they do not fit, see `state.complete`.
-        """
+    def restore(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike[str]) -> None:
+        """Replaces the state, see `protocols.Trainer`. Raises CheckpointError."""
         shapes = {name: tuple(variable.shape) for name, variable in self.state.items()}
-        arrays = state.complete(arrays, shapes, source)
+        completed = state.complete(arrays, shapes, source)
         for name, variable in self.state.items():
-            variable.assign(arrays[name])
+            variable.assign(completed[name])

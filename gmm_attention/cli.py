@@ -1,0 +1,167 @@
+"""What all programs share on the command line: argument types, options, progress, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from gmm_attention.errors import CodecError
+
+MODELS = "models"
+DEFAULT_MODEL = os.path.join(MODELS, "mse-0.0032-n48")
+MODEL_HELP = (
+    "exported model, training checkpoint, or prefix of a TF1 checkpoint such as "
+    "models/model-1399000"
+)
+
+_Number = TypeVar("_Number", int, float)
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+
+def number(kind: type[_Number], least: float, most: float = math.inf) -> Callable[[str], _Number]:
+    """Returns an argparse type: an int or float within bounds.
+
+    Args:
+      kind: int or float.
+      least, most: bounds, both allowed themselves.
+    """
+
+    def parse(text: str) -> _Number:
+        value = kind(text)
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+    parse.__name__ = f"number {limits}"  # argparse names the type in its error message
+    return parse
+
+
+def positive(text: str) -> float:
+    """Argparse type: a finite float above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def add_device_and_quiet(add: Callable[..., argparse.Action]) -> None:
+    """Adds --device and --quiet; `add` is the add_argument method of a parser or a group."""
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="where the transforms run; auto takes a GPU if TensorFlow sees one (auto)",
+    )
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+class _ProgressBar:
+    """Keeps a progress bar on the last line of a terminal and wipes it before other output."""
+
+    def __init__(self, total: int, shown: bool):
+        self._total, self._shown = total, shown and sys.stderr.isatty()
+        self._begin = time.monotonic()
+
+    def draw(self, done: int) -> None:
+        if not self._shown or done >= self._total:
+            return
+        text = f"[{'#' * (30 * done // self._total):<30}] {done}/{self._total}"
+        if done:
+            left = (time.monotonic() - self._begin) / done * (self._total - done)
+            text += f", {left:.0f} s left"
+        self._write(text)
+
+    def wipe(self) -> None:
+        if self._shown:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+
+
+def process_all(
+    jobs: Iterable[_Job],
+    process: Callable[[_Job], tuple[str, _Result]],
+    quiet: bool,
+    total: int,
+) -> list[_Result]:
+    """Calls process(job) for each job; prints the error of a failed job and goes on with the next.
+
+    Args:
+      jobs: iterable; an iterator may do the work of a job before it yields it.
+      process: function from a job to a pair: the text to print, and the result. It may raise a
+        CodecError, which is printed.
+      quiet: whether to print errors only.
+      total: number of jobs.
+
+    Returns:
+      list of the results of the jobs that succeeded.
+    """
+    results, bar = [], _ProgressBar(total, not quiet)
+    try:
+        bar.draw(0)
+        for done, job in enumerate(jobs, 1):
+            text = error_text = None
+            try:
+                text, result = process(job)
+                results.append(result)
+            except CodecError as error:
+                error_text = str(error)
+            bar.wipe()
+            if error_text:
+                print(error_text, file=sys.stderr, flush=True)
+            elif not quiet:
+                print(f"[{done}/{total}] {text}", flush=True)
+            bar.draw(done)
+    finally:
+        bar.wipe()
+    return results
+
+
+def count_text(done: int, total: int) -> str:
+    """Says how many images succeeded and how many failed, such as `3 images, 1 failed`."""
+    failed = f", {total - done} failed" if done < total else ""
+    return f"{done} image{'' if done == 1 else 's'}{failed}"
+
+
+def run_main(main: Callable[[], int], quiet: bool) -> int:
+    """Runs main() and returns the exit status: 1, with one line on stderr, after a CodecError.
+
+    Ctrl-C and SIGTERM raise an exception in main(), so that it can remove half-written files and
+    end its worker processes.
+
+    Args:
+      main: function that returns the exit status.
+      quiet: whether to log errors only, no warnings.
+    """
+    signal.signal(signal.SIGTERM, _exit_after_signal)
+    logging.basicConfig(format="%(message)s", level=logging.ERROR if quiet else logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name may not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return main()
+    except CodecError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has gone. Python would print a second error when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _exit_after_signal(signal_number: int, _: Any) -> None:
+    sys.exit(128 + signal_number)

@@ -1,0 +1,30 @@
+"""A checkpoint of any kind to an exported model, which codes the same on every machine."""
+
+from __future__ import annotations
+
+import argparse
+
+from gmm_attention.checkpoints import files
+from gmm_attention.cli import run_main
+
+
+def _export(checkpoint: str, directory: str) -> int:
+    from gmm_attention.checkpoints import loading
+
+    model = loading.load(checkpoint)
+    fingerprint = model.fingerprint.hex()
+    settings = {**model.settings, "exported": True, "fingerprint": fingerprint}
+    files.save(directory, model.exported, settings)
+    print(f"{directory}: fingerprint {fingerprint}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command `python -m gmm_attention.export`. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gmm_attention.export", description="Exports a checkpoint for coding."
+    )
+    parser.add_argument("checkpoint", help="training checkpoint, or prefix of a TF1 checkpoint")
+    parser.add_argument("directory", help="folder of the exported model, such as models/NAME")
+    args = parser.parse_args(argv)
+    return run_main(lambda: _export(args.checkpoint, args.directory), quiet=False)

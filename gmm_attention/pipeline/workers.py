@@ -1,0 +1,211 @@
+"""Function calls in worker processes, or in this one; a worker's death is a CodecError."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from gmm_attention.errors import CodecError
+
+# Seconds that a call has to clean up after SIGTERM, before its worker is killed.
+_SECONDS_TO_UNWIND = 2
+
+_Result = TypeVar("_Result")
+
+
+class Workers:
+    """A pool of worker processes; a context manager that ends them.
+
+    Args:
+      count: number of workers; with 0, `submit` itself calls the function, in this process.
+      threads: number of threads that numerical libraries may use in each worker.
+
+    Attributes: count.
+    """
+
+    def __init__(self, count: int, threads: int = 1):
+        self.count = count
+        # Numerical libraries read these variables once, when they are imported.
+        names = ("TF_NUM_INTRAOP", "OMP_NUM", "OPENBLAS_NUM")
+        self._environment = {f"{name}_THREADS": str(threads) for name in names}
+        self._environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        if count:
+            # Spawned, because a forked process may hang if its parent has threads, as TensorFlow
+            # does.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                count,
+                multiprocessing.get_context("spawn"),
+                initializer=_prepare_worker,
+                initargs=(logging.getLogger().level,),
+            )
+            # Before Python 3.11.5 the pool may wait for ever for the thread that writes to a dead
+            # worker (CPython's gh-94777).
+            queue = self._pool._call_queue  # type: ignore[attr-defined]  # private, so not in stubs
+            queue.cancel_join_thread()
+            self._given_up, self._ended = threading.Event(), threading.Event()
+            pool = self._pool._processes, self._pool._result_queue
+            threading.Thread(target=self._watch, args=pool, daemon=True).start()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._pool:
+            return
+        if not kind:
+            self._ended.set()
+            self._pool.shutdown()
+            return
+        # After an exception the calls in flight are stopped, and their results are lost. A second
+        # Ctrl-C must not interrupt this, or the workers would be left behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._given_up.set()
+        self._pool.shutdown(cancel_futures=True)
+        self._ended.set()
+        signal.signal(signal.SIGINT, before)
+
+    def _watch(self, processes: Mapping[int, Any], results: Any) -> None:
+        """Terminates the workers when the pool is given up or one of them has died.
+
+        By itself the pool would wait for ever if a worker died while it held a lock or wrote a
+        message.
+
+        Args:
+          processes: dict of the pool's processes; it grows as they are started.
+          results: the pool's queue of results.
+        """
+        while not self._ended.wait(0.2):
+            children = list(processes.values())
+            died = any(child.exitcode for child in children)
+            if died or self._given_up.is_set():
+                for child in children:
+                    child.terminate()  # in every round, because calls may still be queued
+            if died:
+                time.sleep(_SECONDS_TO_UNWIND)
+                for child in children:
+                    child.kill()
+                results._writer.close()  # the last open writing end; closing it wakes the reader
+                return
+
+    def submit(
+        self, function: Callable[..., _Result], *arguments: Any
+    ) -> concurrent.futures.Future[_Result]:
+        """Calls a function in a worker.
+
+        Args:
+          function: can be pickled, as can its arguments, unless there are no workers.
+          arguments: for the function; an error message may show the first.
+
+        Returns:
+          concurrent.futures.Future of its result, or of the CodecError or MemoryError that it
+          raises. A SIGTERM to the worker ends the call with a CodecError.
+        """
+        if self._pool is None:
+            future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+            try:
+                future.set_result(function(*arguments))
+            except (CodecError, MemoryError) as error:
+                future.set_exception(error)
+            return future
+        # This may start a worker, which inherits the environment and the signal mask.
+        with _interrupts_delayed(), _added_to_environment(self._environment):
+            return self._pool.submit(_call_in_worker, function, *arguments)
+
+
+@contextlib.contextmanager
+def report_dead_worker(advice: str) -> Iterator[None]:
+    """Turns the death of a worker into a CodecError, whose message ends with the advice."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise CodecError(
+            f"a worker died, most likely because memory ran out; give fewer --jobs: {advice}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _interrupts_delayed() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block; workers started in the block never receive it."""
+    received: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+        if received and callable(before):
+            before(*received[0])
+
+
+@contextlib.contextmanager
+def _added_to_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Adds variables to the environment for the block, except those that are set already."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
+
+
+# The functions below run in the workers.
+
+_orphaned = False  # whether the parent process has died
+
+
+class _Terminated(BaseException):
+    """Ends a call after SIGTERM; not an Exception, so that the function's handlers let it pass."""
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the unwinding
+    raise _Terminated
+
+
+def _prepare_worker(level: int) -> None:
+    """Sets up logging at this level, signals, and a watch over the parent process."""
+    logging.basicConfig(format="%(message)s", level=level)
+    # Between calls a worker may be writing a result, and half a message would block the parent,
+    # so only calls can be terminated.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _call_in_worker(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Calls the function; SIGTERM raises an exception in it, so it removes half-written files."""
+    try:
+        if _orphaned:
+            raise _Terminated
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return function(*arguments)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except _Terminated:
+        raise CodecError(
+            f"{arguments[0]}: ended by a signal; give the same command again"
+        ) from None
+
+
+def _exit_with_parent() -> None:
+    global _orphaned
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this process is a worker
+    multiprocessing.connection.wait([parent.sentinel])
+    _orphaned = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_UNWIND)
+    os._exit(1)

@@ -1,1 +1,0 @@
-"""The authors' TF1 checkpoints to this project's variables."""

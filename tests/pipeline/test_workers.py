@@ -1,0 +1,61 @@
+"""Worker processes: signals, interrupts and deaths."""
+
+import multiprocessing
+import signal
+import time
+
+import calls
+import pytest
+from conftest import files, wait_until
+
+from gmm_attention.errors import CodecError
+from gmm_attention.pipeline.workers import Workers, report_dead_worker
+
+
+def children():
+    return multiprocessing.active_children()
+
+
+def test_sigterm_ends_a_call_and_not_the_process(tmp_path):
+    with Workers(1) as workers:
+        held = tmp_path / "held"
+        future = workers.submit(calls.hold, held)
+        wait_until(held.exists)
+        (child,) = children()
+        child.terminate()
+        with pytest.raises(CodecError, match="held: ended by a signal"):
+            future.result()
+        assert not held.exists()
+        assert workers.submit(calls.length, b"abc").result() == 3
+        child.terminate()  # between calls, nothing
+        assert workers.submit(calls.length, b"abc").result() == 3
+        with pytest.raises(MemoryError):
+            workers.submit(calls.out_of_memory).result()
+    assert not children()
+
+
+def test_giving_up_ends_what_is_at_work_and_what_waits(tmp_path):
+    begin, before = time.monotonic(), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with Workers(1) as workers:
+            held = tmp_path / "held"
+            workers.submit(calls.hold, held)
+            waiting = [workers.submit(calls.hold, tmp_path / f"{i}") for i in range(3)]
+            wait_until(held.exists)
+            raise KeyboardInterrupt
+    assert time.monotonic() - begin < 30
+    assert not children() and files(tmp_path) == []
+    assert all(future.done() for future in waiting)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_process_that_dies_with_much_to_read_is_told(tmp_path):
+    with pytest.raises(CodecError, match="a worker died"):
+        with Workers(1) as workers, report_dead_worker("again"):
+            future = workers.submit(calls.hold, tmp_path / "held")
+            wait_until((tmp_path / "held").exists)
+            for _ in range(3):
+                workers.submit(calls.length, bytes(10**7))
+            children()[0].kill()
+            future.result()
+    assert not children()
