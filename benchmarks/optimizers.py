@@ -57,9 +57,8 @@ class Contestant:
         self.recipe = settings
         tf.keras.utils.set_random_seed(settings.seed)
         network = settings.num_filters, settings.num_mixtures, settings.attention
-        bfloat16 = settings.precision == "bfloat16"
         self._step = step.TrainStep(
-            step.build_model(*network, bfloat16, settings.optimizer),
+            step.build_model(*network, settings.precision, settings.optimizer),
             step.build_model(*network),
             settings.metric,
             settings.average_decay,

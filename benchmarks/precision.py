@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = [next(batches) for _ in range(BATCHES)]
     network = trained.num_filters, trained.num_mixtures, trained.attention
     losses = []
-    for bfloat16 in (False, True):
-        model = step.build_model(*network, bfloat16)
+    for precision in ("float32", "bfloat16"):
+        model = step.build_model(*network, precision)
         train_step = step.TrainStep(model, step.build_model(*network), trained.metric)
         train_step.restore(arrays, args.run)
         # At a learning rate of 0 the weights stay the same.

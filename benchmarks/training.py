@@ -82,8 +82,8 @@ def build_step(num_filters: int, precision: str) -> tuple[Cheng2020, TrainStep]:
     """Builds a model of this project and its training step."""
     from gmm_attention.training import step
 
-    bfloat16 = precision == "bfloat16"
-    model, average_model = (step.build_model(num_filters, 3, True, bfloat16) for _ in range(2))
+    model = step.build_model(num_filters, 3, True, precision)
+    average_model = step.build_model(num_filters, 3, True)
     return model, step.TrainStep(model, average_model, "mse")
 
 
@@ -282,7 +282,7 @@ def main(argv: Sequence[str]) -> None:
         nargs="+",
         choices=PRECISIONS,
         default=["float32"],
-        help="of the operands of our convolutions; each precision given is a contestant",
+        help="of analysis and synthesis; each precision given is a contestant",
     )
     parser.add_argument("--num-filters", type=int, default=128)
     parser.add_argument("--crop", type=int, default=256, help="side in pixels, a multiple of 64")

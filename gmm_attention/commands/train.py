@@ -127,8 +127,8 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     add(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="number format of the convolutions in analysis and synthesis; bfloat16 is faster on "
-        f"processors and GPUs that compute in it ({DEFAULTS.precision})",
+        help="number format of analysis and synthesis but for their last steps; bfloat16 is faster "
+        f"on processors and GPUs that compute in it ({DEFAULTS.precision})",
     )
     add(
         "--xla",
@@ -241,9 +241,7 @@ def _train_step(settings: recipe.Recipe, args: argparse.Namespace) -> TrainStep:
 
     arrays = initial_weights.read(args.init_from) if args.init_from else None
     network = settings.num_filters, settings.num_mixtures, settings.attention
-    # An exported step is float32; its runner rounds the operands itself.
-    bfloat16 = settings.precision == "bfloat16" and not args.export
-    model = step.build_model(*network, bfloat16, settings.optimizer)
+    model = step.build_model(*network, settings.precision, settings.optimizer)
     if arrays is not None:
         initial_weights.assign(model, arrays, args.init_from)
     return step.TrainStep(

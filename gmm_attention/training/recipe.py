@@ -63,7 +63,7 @@ class Recipe:
     average_decay: float = 0.999  # decay of the moving average of the weights, for each step
     flip: bool = True  # mirror half of the crops
     min_scale: float = 0.5  # photographs are scaled down by a random factor from this to 1
-    precision: str = "float32"  # of the convolutions' operands, or "bfloat16"; runner.py has "tf32"
+    precision: str = "float32"  # of analysis and synthesis, or "bfloat16"; runner.py has "tf32"
     seed: int = 0
 
     def rate_at(self, step: int) -> float:

@@ -14,7 +14,7 @@ from gmm_attention.errors import TrainingError
 from gmm_attention.metrics import ms_ssim, psnr
 from gmm_attention.model import variables
 from gmm_attention.model.cheng2020 import Cheng2020
-from gmm_attention.model.layers import Attention, Convolution
+from gmm_attention.model.layers import Attention
 from gmm_attention.training import losses, optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS, SYNTHESIS_INPUTS
 
@@ -51,21 +51,19 @@ def build_model(
     num_filters: int,
     num_mixtures: int,
     attention: bool,
-    bfloat16: bool = False,
+    precision: str = "float32",
     optimizer: str = "adam",
 ) -> Cheng2020:
     """Builds a Cheng2020 with the weights that training starts from.
 
     Args:
-      num_filters, num_mixtures, attention: see Cheng2020.
-      bfloat16: round operands and results of the convolutions of analysis and synthesis to
-        bfloat16.
+      num_filters, num_mixtures, attention, precision: see Cheng2020.
       optimizer: "muon" starts with an x_hat that is mid-gray everywhere, and sums gradients in a
         fixed order. "adam" starts with an x_hat that is some hundred times too large, so that the
         first hundred steps do little but shrink it, and sums gradients in TensorFlow's order. Both
         stay as they are so that earlier runs with "adam" can be repeated bit for bit.
     """
-    model = variables.build_model(num_filters, num_mixtures, attention)
+    model = variables.build_model(num_filters, num_mixtures, attention, precision=precision)
     for name, variable in variables.by_name(model).items():
         # At its initial parameters each inverse GDN multiplies by about ten. With the original's
         # kernels x_hat would start at 10^5 or more, and its gradient would drown all others.
@@ -77,9 +75,7 @@ def build_model(
             variable.assign(tf.zeros_like(variable))
     for transform in (model.analysis, model.synthesis):
         for layer in transform.submodules:
-            if bfloat16 and isinstance(layer, Convolution):
-                layer.operand_dtype = tf.bfloat16
-            elif isinstance(layer, Attention):
+            if isinstance(layer, Attention):
                 layer.ordered_gradients = optimizer == "muon"
     return model
 

@@ -224,11 +224,11 @@ def test_training_by_muon_begins_at_gray(images):
 
 
 @pytest.mark.slow
-def test_bfloat16_operands_leave_the_loss_within_a_hundredth(images, fresh_step):
+def test_bfloat16_leaves_the_loss_within_a_hundredth(images, fresh_step):
     step = fresh_step()
     for i in range(20):
         step(images, [0, i], 1e-3, 0.01)
-    half = TrainStep(build_model(8, 3, True, bfloat16=True), build_model(8, 3, True), "mse")
+    half = TrainStep(build_model(8, 3, True, "bfloat16"), build_model(8, 3, True), "mse")
     half.restore(step.arrays(), "step 20")
     for i in range(20, 25):
         loss, other = (s(images, [0, i], 1e-3, 0.01)["loss"] for s in (step, half))

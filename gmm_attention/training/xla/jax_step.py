@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,11 +26,7 @@ from gmm_attention.errors import ImageError
 from gmm_attention.training import state
 from gmm_attention.training.xla import files
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-
-# Matches TensorFlow's names of the convolutions of analysis and synthesis, without those of GDN.
-# These are the convolutions whose operands `step.build_model` rounds for bfloat16.
-_TRANSFORM = re.compile(r"/(analysis|synthesis)/(?!.*/i?gdn/)")
+PRECISIONS = ("float32", "tf32")
 
 
 class Program:
@@ -41,13 +36,11 @@ class Program:
 
     Args:
       directory: folder that `program.write` wrote.
-      precision: of training; validation always uses float32.
+      precision: of float32 convolutions in training; validation always uses float32. What the
+        step was exported with in bfloat16 stays bfloat16.
         "float32": everywhere.
         "tf32": convolutions at the device's default precision, which on NVIDIA GPUs rounds operands
           to 10 bits of mantissa; small products, such as those that make kernels, in float32.
-        "bfloat16": as "tf32", and the operands and results of the convolutions of analysis and
-          synthesis are rounded to bfloat16, with 8 significant bits. Sums, weights and all else
-          stay float32. A step that was exported with such convolutions has them at any precision.
 
     Attributes:
       batch, crop: crops in a step, and their side in pixels.
@@ -268,8 +261,6 @@ def _to_artifact(hlo: bytes, precision: str) -> bytes:
                 _set_precision(operation, "HIGHEST")
             elif operation.name == "stablehlo.convolution":
                 _set_precision(operation, "HIGHEST" if precision == "float32" else "DEFAULT")
-                if precision == "bfloat16" and _TRANSFORM.search(str(operation.location)):
-                    _round_to_bfloat16(operation)
         module.operation.verify()
         return extend_mlir.serialize_portable_artifact(module, stablehlo.get_current_version())
 
@@ -287,25 +278,3 @@ def _set_precision(operation: Any, precision: str) -> None:
     """Sets the precision of both operands of a convolution or product."""
     attribute = ir.Attribute.parse(f"#stablehlo<precision {precision}>")
     operation.attributes["precision_config"] = ir.ArrayAttr.get([attribute] * 2)
-
-
-def _round_to_bfloat16(operation: Any) -> None:
-    """Replaces a float32 convolution by one with bfloat16 operands and result.
-
-    The result must be bfloat16, too: on GPUs XLA computes a convolution of bfloat16 operands with a
-    float32 result in float32, since its `ConvBfloat16Support` has no mixed precision.
-    """
-    narrow, result = ir.BF16Type.get(), operation.results[0]
-    with ir.InsertionPoint(operation), operation.location:
-        operands = [
-            stablehlo.convert(ir.RankedTensorType.get(operand.type.shape, narrow), operand)
-            for operand in operation.operands
-        ]
-        rounded = ir.Operation.create(
-            operation.name,
-            results=[ir.RankedTensorType.get(result.type.shape, narrow)],
-            operands=operands,
-            attributes={name: operation.attributes[name] for name in operation.attributes},
-        )
-        result.replace_all_uses_with(stablehlo.convert(result.type, rounded.result))
-    operation.erase()

@@ -38,11 +38,11 @@ def _parser(defaults: Recipe) -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     options.add_schedule_options(how, defaults)
     how.add_argument(
-        "--precision",
-        choices=("float32", "tf32", "bfloat16"),
-        default="bfloat16" if defaults.precision == "bfloat16" else "tf32",
-        help="of convolutions: float32; tf32, the device's default; or bfloat16 in analysis and "
-        "synthesis, and tf32 elsewhere (%(default)s)",
+        "--convolutions",
+        choices=("float32", "tf32"),
+        default="tf32",
+        help="number format of those that were not exported in bfloat16 (train.py --export with "
+        "--precision bfloat16): float32; or tf32, the device's default (%(default)s)",
     )
     run = parser.add_argument_group("the run")
     add = run.add_argument
@@ -84,11 +84,12 @@ def _jax_step() -> ModuleType:
 
 def _train(args: argparse.Namespace, base: Recipe, directory: str) -> int:
     """Trains; returns the exit status."""
-    settings = options.apply(args, base)
+    precision = "bfloat16" if base.precision == "bfloat16" else args.convolutions
+    settings = dataclasses.replace(options.apply(args, base), precision=precision)
     photographs = running.photographs(args, settings.crop)
     validation = running.validation(args)
     folder = RunFolder(args.output or os.path.join(directory, "run"))
-    program: Program = _jax_step().Program(directory, args.precision)
+    program: Program = _jax_step().Program(directory, args.convolutions)
     validation = _middles(program, validation)
     loop = Loop(
         program, settings, photographs, folder, options.intervals(args), validation, args.workers

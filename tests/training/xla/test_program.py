@@ -32,7 +32,7 @@ import numpy as np
 from gmm_attention.training import state
 from gmm_attention.training.xla import jax_step
 
-directory, inputs, outputs = sys.argv[1:]
+directory, in_bfloat16, inputs, outputs = sys.argv[1:]
 given = np.load(inputs)
 start, _ = state.load(os.path.join(directory, "state.npz"))
 results = {}
@@ -42,8 +42,8 @@ def take_steps(program, precision, steps):
         metrics = program(given["images"][i], [7, i], given["rate"], given["lmbda"])
         results.update({f"{precision}/{i}/{name}": float(v) for name, v in metrics.items()})
 
-for precision in ("tf32", "bfloat16"):
-    program = jax_step.Program(directory, precision)
+for precision, place in (("tf32", directory), ("bfloat16", in_bfloat16)):
+    program = jax_step.Program(place)
     program.restore(start, "start")
     assert "updates" in start and not start["updates"]  # donated, but not our array
     count = len(given["images"])
@@ -118,6 +118,17 @@ def exported(trainer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def exported_in_bfloat16(tmp_path_factory):
+    """The folder of the same step in bfloat16."""
+    models = [build_model(8, 3, False, precision) for precision in ("bfloat16", "float32")]
+    step = TrainStep(*models, "mse", optimizer="muon")
+    path = tmp_path_factory.mktemp("program") / "bfloat16"
+    settings = {**RECIPE.settings(), "precision": "bfloat16", "step": 0}
+    program.write(step, str(path), RECIPE.batch, RECIPE.crop, SIZE, settings)
+    return path
+
+
+@pytest.fixture(scope="module")
 def given(photograph):
     """Crops for the steps, and photographs of the program's size and of a larger, upright one."""
     rng = np.random.default_rng(0)
@@ -133,11 +144,12 @@ def given(photograph):
 
 
 @pytest.fixture(scope="module")
-def by_jax(exported, given, jax_python, tmp_path_factory):
+def by_jax(exported, exported_in_bfloat16, given, jax_python, tmp_path_factory):
     """What JAX_STEPS computed."""
     folder = tmp_path_factory.mktemp("jax")
     np.savez(folder / "given.npz", **given)
-    arguments = ["-c", JAX_STEPS, exported, folder / "given.npz", folder / "results.npz"]
+    arguments = ["-c", JAX_STEPS, exported, exported_in_bfloat16]
+    arguments += [folder / "given.npz", folder / "results.npz"]
     done = run_jax(jax_python, arguments, folder / "empty", exported / "runner.pyz")
     assert done.returncode == 0, done.stderr
     with np.load(folder / "results.npz") as results:
