@@ -1,4 +1,4 @@
-"""How much bfloat16 operands change the loss: one training state and the same batches, both ways.
+"""How much bfloat16 changes the loss: one training state and the same batches, both ways.
 
     python benchmarks/precision.py runs/NAME PHOTOGRAPHS
 
