@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from gmm_attention.checkpoints import files, integers, tf1
+from gmm_attention.checkpoints import files, integers, tf1, tf1_names
+from gmm_attention.checkpoints.loading import build_network
 from gmm_attention.checkpoints.locate import Kind, locate
 from gmm_attention.errors import CheckpointError, naming
 from gmm_attention.model import variables
@@ -49,14 +49,19 @@ def read(path: str) -> dict[str, np.ndarray]:
     for name in ("best", "last"):
         if os.path.exists(os.path.join(path, name, files.SETTINGS_FILE)):
             raise CheckpointError(f"{path}: a run of train.py; give {os.path.join(path, name)}")
-    if not os.path.isdir(path) and not glob.glob(f"{glob.escape(path)}*"):
+    prefix = path[: -len(".index")] if path.endswith(".index") else path
+    if not os.path.isdir(path) and not os.path.isfile(f"{prefix}.index"):
         raise CheckpointError(
             f"{path}: nothing is there; --init-from takes the folder of a checkpoint or of an "
             "exported model, or the prefix of a TF1 checkpoint"
         )
     found = locate(path)
     if found.kind is Kind.TF1:
-        return tf1.read(found.path)[0]
+        arrays, _, settings = tf1.read(found.path)
+        with naming(found.path):
+            shapes = variables.stored_shapes(build_network(settings, found.kind))
+        variables.check(arrays, shapes, found.path, tf1_names.shown_name)
+        return arrays
     arrays, settings = files.load(found.path)
     if found.kind is Kind.TRAINED:
         return arrays

@@ -66,7 +66,7 @@ def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedMode
     else:
         arrays, settings = files.load(name)
     with naming(name):
-        network = _build(settings, precision, found.kind)
+        network = build_network(settings, found.kind, precision)
         if found.kind is Kind.EXPORTED:
             loaded = LoadedModel(network, arrays, settings, name)
             weights = integers.float_arrays(arrays, network.num_filters, network.num_mixtures)
@@ -82,7 +82,12 @@ def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedMode
         return LoadedModel(network, exported, settings, name)
 
 
-def _build(settings: dict[str, Any], precision: str, kind: Kind) -> Cheng2020:
+def build_network(settings: dict[str, Any], kind: Kind, precision: str = "float32") -> Cheng2020:
+    """Builds a Cheng2020 without `rdft` of a model's settings.
+
+    Raises:
+      CheckpointError: there is no such network.
+    """
     network = settings["num_filters"], settings["num_mixtures"], settings["attention"]
     try:
         return variables.build_model(*network, rdft=False, precision=precision)

@@ -75,10 +75,6 @@ class Convolution(tfc.SignalConv2D):
       rdft: whether to store a kernel of more than one tap by its real DFT, as in training.
       use_bias: whether to add a bias.
       kwargs: further arguments of tfc.SignalConv2D.
-
-    Attributes:
-      operand_dtype: type to which input and kernel are rounded; the layer's compute type unless
-        it is set.
     """
 
     def __init__(

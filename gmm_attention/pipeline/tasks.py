@@ -14,7 +14,7 @@ from gmm_attention.checkpoints import fingerprints
 from gmm_attention.checkpoints.files import WEIGHTS_FILE, load_arrays
 from gmm_attention.codec.latent_codec import LatentCodec
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
-from gmm_attention.errors import CheckpointError
+from gmm_attention.errors import CheckpointError, CodecError
 
 if TYPE_CHECKING:  # importing it imports TensorFlow, which workers do without
     from gmm_attention.codec.image_codec import ImageCodec
@@ -61,6 +61,9 @@ class SharedLatentCodec:
     Args:
       codec: ImageCodec.
       num_workers: number of worker processes; with 0, no file is written.
+
+    Raises:
+      CodecError: the temporary file cannot be written.
     """
 
     def __init__(self, codec: ImageCodec, num_workers: int):
@@ -69,9 +72,16 @@ class SharedLatentCodec:
         self._folder = None
         self._path = os.path.join(codec.name, WEIGHTS_FILE)
         if num_workers and not codec.settings.get("exported"):
-            self._folder = tempfile.TemporaryDirectory()
-            self._path = os.path.join(self._folder.name, WEIGHTS_FILE)
-            np.savez(self._path, **codec.exported)
+            try:
+                self._folder = tempfile.TemporaryDirectory(prefix="gmm-attention-")
+                self._path = os.path.join(self._folder.name, WEIGHTS_FILE)
+                np.savez(self._path, **codec.exported)
+            except OSError as error:
+                self.__exit__()
+                raise CodecError(
+                    f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; free some "
+                    "space, set TMPDIR, or give --jobs 1"
+                ) from error
 
     def get(self) -> LatentCodec:
         """Returns the latent codec, which a worker loads at its first call.

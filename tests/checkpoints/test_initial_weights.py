@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import ROOT, reference
 
 from gmm_attention.checkpoints import initial_weights
 from gmm_attention.errors import CheckpointError
@@ -52,3 +54,25 @@ def test_an_exported_models_weights_can_be_trained_on(tiny_path, trained_path):
     for name, variable in first.items():
         error = np.abs(variable - second[name]).max()
         assert error <= 0.02 * np.abs(variable).max(), name
+
+
+@pytest.mark.parametrize(
+    "name", ["models/mse", "models/mse-0.0032-n48/weights.npz", "encoder.py", ""]
+)
+def test_what_is_no_model_is_told_with_the_option_that_named_it(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(CheckpointError, match=f"^{name}: nothing is there; --init-from takes"):
+        initial_weights.read(name)
+
+
+def test_a_tf1_checkpoint_of_something_else_is_refused_by_its_own_names(tmp_path):
+    stored = tf.train.load_checkpoint(str(reference("n16/model")))
+    arrays = {name: stored.get_tensor(name) for name in stored.get_variable_to_shape_map()}
+    names = sorted({*arrays, "extra/text"})
+    tensors = [tf.constant(arrays.get(name, "text")) for name in names]
+    prefix = str(tmp_path / "model")
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+    )
+    with pytest.raises(CheckpointError, match="does not fit the model: left over extra/text$"):
+        initial_weights.read(prefix)

@@ -1,5 +1,6 @@
 """The latent codec that worker processes share by the name of a file."""
 
+import errno
 import pickle
 import subprocess
 import sys
@@ -107,3 +108,13 @@ def test_a_model_that_changed_meanwhile_is_refused(tiny_path, tmp_path):
         (tmp_path / "weights.npz").unlink()
         with pytest.raises(ga.CheckpointError, match="weights.npz: cannot be read: No such file"):
             copy_of(shared).get()
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_no_folder(trained_path, temporary, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tasks.np, "savez", full)
+    with pytest.raises(ga.CodecError, match="No space left on device; free some space, set TMPDIR"):
+        SharedLatentCodec(load_once(str(trained_path)), num_workers=1)
+    assert list(temporary.iterdir()) == []
