@@ -10,7 +10,7 @@ import numpy as np
 
 from gmm_attention.checkpoints import files, integers, tf1, tf1_names
 from gmm_attention.checkpoints.loading import build_network
-from gmm_attention.checkpoints.locate import Kind, locate
+from gmm_attention.checkpoints.locate import Kind, locate, tf1_prefix
 from gmm_attention.errors import CheckpointError, naming
 from gmm_attention.model import variables
 from gmm_attention.model.cheng2020 import Cheng2020
@@ -49,8 +49,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     for name in ("best", "last"):
         if os.path.exists(os.path.join(path, name, files.SETTINGS_FILE)):
             raise CheckpointError(f"{path}: a run of train.py; give {os.path.join(path, name)}")
-    prefix = path[: -len(".index")] if path.endswith(".index") else path
-    if not os.path.isdir(path) and not os.path.isfile(f"{prefix}.index"):
+    if not os.path.isdir(path) and tf1_prefix(path) is None:
         raise CheckpointError(
             f"{path}: nothing is there; --init-from takes the folder of a checkpoint or of an "
             "exported model, or the prefix of a TF1 checkpoint"
@@ -62,7 +61,7 @@ def read(path: str) -> dict[str, np.ndarray]:
             shapes = variables.stored_shapes(build_network(settings, found.kind))
         variables.check(arrays, shapes, found.path, tf1_names.shown_name)
         return arrays
-    arrays, settings = files.load(found.path)
+    arrays, settings = files.load_arrays(*found.weight_files), found.settings
     if found.kind is Kind.TRAINED:
         return arrays
     with naming(path):

@@ -16,7 +16,7 @@ from gmm_attention.errors import CheckpointError, naming
 from gmm_attention.model import Cheng2020, variables
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedModel:
     """A model that is ready to code images.
 
@@ -40,8 +40,8 @@ class LoadedModel:
     fingerprint: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "entropy_model", IntegerEntropyModel(self.exported))
-        object.__setattr__(self, "fingerprint", fingerprint(self.exported))
+        self.entropy_model = IntegerEntropyModel(self.exported)
+        self.fingerprint = fingerprint(self.exported)
 
 
 def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedModel:
@@ -64,13 +64,13 @@ def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedMode
     if found.kind is Kind.TF1:
         arrays, tables, settings = tf1.read(name)
     else:
-        arrays, settings = files.load(name)
+        arrays = files.load_arrays(*found.weight_files)
     with naming(name):
         network = build_network(settings, found.kind, precision)
-        if found.kind is Kind.EXPORTED:
+    if found.kind is Kind.EXPORTED:
+        with naming(name):
             loaded = LoadedModel(network, arrays, settings, name)
             weights = integers.float_arrays(arrays, network.num_filters, network.num_mixtures)
-    if found.kind is Kind.EXPORTED:
         variables.assign(network, weights, name)
         return loaded
     shown_name = tf1_names.shown_name if found.kind is Kind.TF1 else str

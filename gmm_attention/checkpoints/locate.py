@@ -43,6 +43,16 @@ class ModelPath:
         return sorted(glob.glob(f"{prefix}.index") + glob.glob(f"{prefix}.data-*"))
 
 
+def tf1_prefix(path: str) -> str | None:
+    """The prefix of the TF1 checkpoint that a path stands for, or None if it stands for none.
+
+    Args:
+      path: the prefix itself, or the `.index` file.
+    """
+    prefix = path.removesuffix(".index")
+    return prefix if os.path.isfile(f"{prefix}.index") else None
+
+
 def locate(path: str | os.PathLike[str]) -> ModelPath:
     """Decides what kind of model a path stands for.
 
@@ -56,8 +66,8 @@ def locate(path: str | os.PathLike[str]) -> ModelPath:
       CheckpointError: nothing is there, or the settings are unreadable or damaged.
     """
     path = os.fspath(path)
-    prefix = path[: -len(".index")] if path.endswith(".index") else path
-    if os.path.isfile(f"{prefix}.index"):
+    prefix = tf1_prefix(path)
+    if prefix is not None:
         return ModelPath(prefix, Kind.TF1)
     settings = files.load_settings(path)
     return ModelPath(path, Kind.EXPORTED if settings.get("exported") else Kind.TRAINED, settings)
