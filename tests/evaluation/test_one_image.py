@@ -1,6 +1,10 @@
 """Figures of one image, by its real files or by the cross-entropy."""
 
+import subprocess
+import sys
+
 import numpy as np
+from conftest import ROOT
 
 from gmm_attention import metrics
 from gmm_attention.evaluation import one_image
@@ -29,3 +33,15 @@ def test_an_estimate_is_the_cross_entropy(tiny_codec, large):
     for name in ("psnr", "ms_ssim"):
         assert estimate[name] == figures[name]
     assert "encode_seconds" not in estimate
+
+
+def test_figures_of_another_codec_need_no_tensorflow():
+    code = """
+import sys
+import numpy as np
+from gmm_attention.evaluation import one_image
+figures, _ = one_image.measure_format("jpeg", np.zeros([161, 161, 3], np.uint8), 0.5)
+assert figures["ms_ssim"] == 1
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
