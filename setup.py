@@ -60,6 +60,8 @@ setup(
         "bjontegaard==1.3.0",
         # Counts the cores within a container's quota, which Python's own count ignores.
         "loky>=3.4,<4",
+        # Keeps numpy's BLAS on one thread while latents are coded.
+        "threadpoolctl>=3,<4",
     ],
     extras_require={
         "test": [

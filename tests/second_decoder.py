@@ -1,5 +1,7 @@
 """A second decoder, from files to rounded latents, written from docs/FORMAT.md and nothing else.
 
+And a second encoder, of the range coder alone.
+
 It shares no code with the product and prefers clarity to speed. It computes with integers only:
 Python's, or int64 where the bounds that docs/EXACTNESS.md gives keep sums of products below 2^50.
 """
@@ -100,6 +102,30 @@ class RangeDecoder:
         for _ in range(zeros):
             m = 2 * m + self.symbol([0, 1, 2])
         return m
+
+
+class RangeEncoder:
+    def __init__(self):
+        self.range = 2**32 - 1
+        self.low = 0
+        self.put_out = 0
+
+    def symbol(self, table, s):
+        r = self.range // table[-1]
+        self.low += r * table[s]
+        last = s == len(table) - 2
+        self.range = self.range - r * table[s] if last else r * (table[s + 1] - table[s])
+        while self.range < 2**24:
+            self.range *= 256
+            self.low *= 256
+            self.put_out += 1
+
+    def string(self):
+        register = self.low % 2**32
+        upper = (register + self.range) % 2**32
+        pairs = zip(register.to_bytes(4, "big"), upper.to_bytes(4, "big"))
+        ending = next(n for n, (a, b) in enumerate(pairs, 1) if a != b)
+        return self.low.to_bytes(self.put_out + 4, "big")[: self.put_out + ending]
 
 
 def decode_z(string, h, w, arrays):

@@ -1,4 +1,7 @@
-"""docs/FORMAT.md against the product: the decoder written from it alone gets the same latents."""
+"""docs/FORMAT.md against the product: the decoder written from it alone gets the same latents.
+
+And the encoder of the range coder that was written from it alone makes the same strings.
+"""
 
 from types import SimpleNamespace
 
@@ -6,10 +9,12 @@ import numpy as np
 import pytest
 import second_decoder
 from coded_pairs import checked, pack_latents, unpack_latents
+from conftest import ROOT
 from integer_model import random_arrays, random_latents
 
 from gmm_attention.checkpoints import fingerprints
 from gmm_attention.codec.latent_codec import LatentCodec
+from gmm_attention.entropy_coding import range_coder
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 from gmm_attention.entropy_coding.quantization import integer_arrays
 
@@ -103,3 +108,34 @@ def test_a_wrong_header_is_refused(offset, what, tiny_codec, tiny):
     damaged[-1] ^= 1
     with pytest.raises(ValueError, match="NAME.npz"):
         second_decoder.decode(bytes(damaged), y_string, tiny)
+
+
+def coded_by_the_document(intervals):
+    encoder = second_decoder.RangeEncoder()
+    for interval in intervals:
+        table = sorted({0, *interval})
+        encoder.symbol(table, table.index(interval[0]))
+    return encoder.string()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests/data/streams").glob("*.npy")), ids=lambda path: path.stem
+)
+def test_committed_streams(path):
+    assert coded_by_the_document(np.load(path).tolist()) == path.with_suffix(".bin").read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_strings_of_the_range_coder(seed):
+    rng = np.random.default_rng(seed)
+    totals = rng.choice([2, 3, 100, 2**16 - 1, 2**16], 300)
+    edges = np.sort(rng.integers(0, totals + 1, [2, 300]), axis=0)
+    low, high = np.minimum(edges[0], totals - 1), np.maximum(edges[1], edges[0] + 1)
+    high = np.minimum(high, totals)
+    intervals = np.stack([low, high, totals], axis=1)
+    string = range_coder.encode([np.insert(intervals, 0, 0, axis=1)])
+    assert coded_by_the_document(intervals.tolist()) == string
+    decoder = second_decoder.RangeDecoder(string)
+    for interval in intervals.tolist():
+        table = sorted({0, *interval})
+        assert table[decoder.symbol(table)] == interval[0]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from gmm_attention import images, padding
 from gmm_attention.codec import file_format, wavefront
@@ -13,9 +18,41 @@ from gmm_attention.errors import BitstreamError
 
 NAMES = "NAME.npz", "NAME.bin"
 
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    # Finding the libraries takes milliseconds. numpy's, which is all that counts, is loaded by now.
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Has numpy compute its matrix products on one thread for the block.
+
+    The products are many and small. On a free core a second thread takes a quarter of the encoder's
+    time away at best, and little of the decoder's; but where another program holds that core, each
+    product waits for it, and decoding takes several times as long (`benchmarks/entropy_coding.py
+    --threads 1 2 --busy 1`).
+
+    Threads of this process that come to the block at once pass it one after the other, so that BLAS
+    is left as it was found. Side by side they would be no faster, because of Python's own lock.
+
+    What cannot be had with OpenBLAS, whose number of threads is the whole process's: other threads'
+    products meanwhile run on one thread too, and a number that another thread sets meanwhile is
+    overruled at the end. Where another thread is inside a limit of threadpoolctl's own, that limit
+    stays in force and this one has no effect. A process forked while another thread is in the block
+    must not enter it.
+    """
+    with _one_at_a_time, _blas().limit(limits=1, user_api="blas"):
+        yield
+
 
 class LatentCodec:
     """The part of a codec that computes with integers: the same on every machine.
+
+    It may be used by several threads at once; they take turns.
 
     Args:
       entropy_model: the model's z tables and layers in integers.
@@ -28,6 +65,7 @@ class LatentCodec:
     def __init__(self, entropy_model: IntegerEntropyModel, fingerprint: bytes, name: str):
         self.entropy_model, self.fingerprint, self.name = entropy_model, fingerprint, name
 
+    @_one_blas_thread()
     def encode(
         self, height: int, width: int, z_symbols: np.ndarray, y_hat: np.ndarray
     ) -> tuple[bytes, bytes]:
@@ -71,6 +109,7 @@ class LatentCodec:
             npz, y_string, self.entropy_model.num_filters, self.fingerprint, (*names, self.name)
         )
 
+    @_one_blas_thread()
     def decode(
         self,
         npz: bytes,

@@ -1,65 +1,43 @@
-"""Symbols and integer tables to bytes and back: a thin layer on the package range-coder.
+"""Symbols and integer tables to bytes and back.
 
-That package codes from and to files by name, so each string passes through a temporary file.
+The streams are those of the package range-coder 1.1, which `python_streams.py` reads and writes
+too. It decodes them up to Python 3.11, where it is installed. Elsewhere, and for encoding, our own
+code is as fast or faster, needs no temporary files, and is used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from range_coder import RangeDecoder, RangeEncoder
 
-from gmm_attention.errors import BitstreamError, CodecError
+from gmm_attention.entropy_coding.python_streams import SMALLEST_RANGE, encode, reader
+from gmm_attention.errors import BitstreamError
+
+if sys.version_info < (3, 12):
+    with contextlib.suppress(ImportError):  # of range-coder
+        from gmm_attention.entropy_coding.package_streams import reader
+
+__all__ = ["SLACK", "Decoder", "decoder", "encode", "escape_bits", "least_bits"]
 
 LONGEST_ESCAPE = 18  # bits of the largest number that `escape_bits` codes
-_BIT = [0, 1, 2]
-_SMALLEST_RANGE = 2**24  # below this range, range-coder shifts a byte out
 SLACK = 64  # bits beyond a string's own, for the coder's register of 32 and rounding of sums
-
-
-def encode(pieces: Iterable[np.ndarray]) -> bytes:
-    """Range-codes a sequence of intervals.
-
-    Args:
-      pieces: iterable of [M, 4] int arrays. A row 0, low, high, total codes one symbol that holds
-        the counts low..high-1 of a table that ends at total <= 2^16.
-
-    Returns:
-      The coded string.
-
-    Raises:
-      CodecError: the temporary file could not be written.
-    """
-    symbol = [1]
-    with _temporary_file() as path:
-        with contextlib.closing(RangeEncoder(path)) as encoder:
-            encode_symbols = encoder.encode
-            for piece in pieces:
-                # The many lists that piece.tolist() makes would keep the garbage collector busy.
-                for low, high, total in zip(*piece[:, 1:].T.tolist()):
-                    encode_symbols(symbol, [0, low, high, total])
-        with open(path, "r+b") as file:
-            string = file.read()
-            # range-coder reports no write error; where its writes failed, this one fails too.
-            file.write(b"\0")
-    return string
+_BIT = [0, 1, 2]
 
 
 class Decoder:
     """Decodes a string symbol by symbol; made by `decoder`.
 
-    Past the end of its file range-coder reads 0xff without an error; `charge` is what notices it.
+    Bytes past the string's end are taken for 0xff, without an error; `charge` is what notices it.
     """
 
-    def __init__(self, range_decoder: RangeDecoder, string_length: int, name: str):
-        """Takes a RangeDecoder, the length of its file in bytes, and a name for messages."""
-        self._decode = range_decoder.decode
+    def __init__(self, read: Callable[[list[list[int]]], list[int]], length: int, name: str):
+        """Takes what `reader` yields, the string's length in bytes, and its name for messages."""
+        self._read = read
         self._name = name
-        self._bits_left: float = 8 * string_length + SLACK
+        self._bits_left: float = 8 * length + SLACK
 
     def symbols(self, tables: list[list[int]]) -> list[int]:
         """Decodes one symbol from each table.
@@ -70,8 +48,7 @@ class Decoder:
         Returns:
           List of ints: the index of each symbol's interval.
         """
-        decode = self._decode
-        return [decode(1, table)[0] for table in tables]
+        return self._read(tables)
 
     def charge(self, widths: np.ndarray, totals: int | np.ndarray) -> None:
         """Subtracts the least bits of decoded symbols from those of the string.
@@ -95,12 +72,12 @@ class Decoder:
         numbers = []
         for _ in range(count):
             length = 0
-            while not self._decode(1, _BIT)[0]:
+            while not self._read([_BIT])[0]:
                 length += 1
                 if length == LONGEST_ESCAPE:
                     raise BitstreamError(f"{self._name} holds an impossible escape")
             number = 1
-            for bit in self._decode(length, _BIT):
+            for bit in self._read([_BIT] * length):
                 number = 2 * number + bit
             numbers.append(number)
         return numbers
@@ -115,13 +92,10 @@ def decoder(string: bytes, name: str) -> Iterator[Decoder]:
       name: the string's name, for messages.
 
     Raises:
-      CodecError: the temporary file could not be written.
+      CodecError: the temporary file that range-coder decodes from could not be written.
     """
-    with _temporary_file() as path:
-        with open(path, "wb") as file:
-            file.write(string)
-        with contextlib.closing(RangeDecoder(path)) as range_decoder:
-            yield Decoder(range_decoder, len(string), name)
+    with reader(string) as read:
+        yield Decoder(read, len(string), name)
 
 
 def escape_bits(numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,24 +129,7 @@ def least_bits(widths: np.ndarray, totals: int | np.ndarray) -> float:
     Returns:
       bits, the sum over all symbols.
     """
-    smallest = _SMALLEST_RANGE // totals
+    smallest = SMALLEST_RANGE // totals
     remainder = totals - 1.0
     shrinking = (smallest * totals + remainder) / (smallest * widths + remainder)
     return float(np.log2(shrinking).sum())
-
-
-@contextlib.contextmanager
-def _temporary_file() -> Iterator[str]:
-    try:
-        handle, path = tempfile.mkstemp(prefix="gmm_attention_")
-    except OSError as error:
-        raise CodecError(f"a temporary file cannot be made: {error}; set TMPDIR") from error
-    os.close(handle)
-    try:
-        yield path
-    except OSError as error:
-        raise CodecError(
-            f"{path}: temporary file cannot be written: {error.strerror}; is the disk full?"
-        ) from error
-    finally:
-        os.unlink(path)
