@@ -1,57 +1,66 @@
 """Installs the package `gmm_attention` and the commands gmm-encode, gmm-decode, gmm-train and
 gmm-evaluate.
 
-Models are not part of the package: an installed command takes one by --model, or looks for a
-default in ./models.
+The models are a package of their own, see `models/setup.cfg`.
 """
 
 import os
-import platform
 import re
-import sys
 
 from setuptools import find_packages, setup
 
-# This check runs before pip looks for the dependencies, whose absence it would report without a
-# reason. It is written so that any Python can parse it.
-if (
-    not (3, 9) <= sys.version_info[:2] <= (3, 11)
-    or platform.system() != "Linux"
-    or platform.machine() != "x86_64"
-):
-    found = [platform.python_version(), "on", platform.system(), platform.machine()]
-    sys.exit(
-        "gmm-attention needs Python 3.9, 3.10 or 3.11 on Linux x86-64, and this is Python "
-        + " ".join(found)
-        + ".\n"
-        "tensorflow-compression 2.14.1, its last release, has wheels for Python 3.9 to 3.11 on "
-        "Linux x86-64 and Intel macOS alone;\n"
-        "range-coder 1.1 has them for Linux x86-64 alone.\n"
-        "Install it with one of these Pythons, for example: python3.11 -m venv .venv && "
-        ".venv/bin/pip install ."
-    )
+# Where tensorflow-compression's last release, 2.14.1, and the TensorFlow that it needs have wheels,
+# apart from Intel macOS. Training needs both; encoding, decoding and evaluating do not.
+HAS_TENSORFLOW = (
+    "platform_system == 'Linux' and platform_machine == 'x86_64' and python_version < '3.12' "
+    "and implementation_name == 'cpython'"
+)
+
+CLUSTER = ["distributed"]
+# Later versions have no wheels for Python 3.9.
+JPEG_XL = ["pillow-jxl-plugin", "pillow-jxl-plugin<1.3.5; python_version < '3.10'"]
+
+root = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(*path: str) -> str:
+    with open(os.path.join(root, *path), encoding="utf-8") as file:
+        return file.read()
+
 
 # The version stands in the package alone, which setup.py cannot import without its dependencies.
-package = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gmm_attention", "__init__.py")
-with open(package, encoding="utf-8") as file:
-    version = re.search(r'^__version__ = "([^"]+)"$', file.read(), re.MULTILINE).group(1)
+version = re.search(
+    r'^__version__ = "([^"]+)"$', read("gmm_attention", "__init__.py"), re.MULTILINE
+).group(1)
 
 setup(
     name="gmm-attention",
     version=version,
     description=(
         "Learned image compression with Gaussian mixture likelihoods and attention "
-        "(Cheng et al., CVPR 2020) for TensorFlow 2"
+        "(Cheng et al., CVPR 2020): coding by ONNX Runtime, training by TensorFlow 2"
     ),
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
     author="The gmm-attention authors",
     license="Apache-2.0",
     packages=find_packages(include=["gmm_attention", "gmm_attention.*"]),
-    python_requires=">=3.9,<3.12",
+    python_requires=">=3.9",
     install_requires=[
-        "tensorflow==2.14.1",
-        "tensorflow-compression==2.14.1",
-        "range-coder==1.1",
-        "numpy>=1.23.5,<2",
+        f"tensorflow==2.14.1; {HAS_TENSORFLOW}",
+        f"tensorflow-compression==2.14.1; {HAS_TENSORFLOW}",
+        # Decodes on these Pythons, see `entropy_coding/range_coder.py`. It has wheels for Linux
+        # x86-64 alone, and no source release.
+        f"range-coder==1.1; {HAS_TENSORFLOW}",
+        # The network without TensorFlow: onnx writes it, ONNX Runtime runs it. From 1.19 on, onnx
+        # cannot be imported beside TensorFlow's ml-dtypes 0.2.0, which pip does not know.
+        "onnxruntime>=1.19,<2",
+        "onnx>=1.17,<2",
+        f"onnx<1.19; {HAS_TENSORFLOW}",
+        # TensorFlow 2.14 limits it to versions below 2 by itself.
+        "numpy>=1.23.5,<3",
+        "scipy>=1.9,<2",
+        "threadpoolctl>=3,<4",
         "imageio>=2.28,<3",
         # imageio depends on Pillow, but images.py also relies on Pillow's names of sample layouts.
         # 11.3 is the first version that writes AVIF.
@@ -60,22 +69,26 @@ setup(
         "bjontegaard==1.3.0",
         # Counts the cores within a container's quota, which Python's own count ignores.
         "loky>=3.4,<4",
-        # Keeps numpy's BLAS on one thread while latents are coded.
-        "threadpoolctl>=3,<4",
     ],
     extras_require={
         "test": [
             "pytest",
             "hypothesis",
             "scikit-image",
-            "pillow-jxl-plugin",
+            *JPEG_XL,
+            *CLUSTER,
+            # Builds the wheels that test_packaging.py looks into. Until Python 3.11, a virtual
+            # environment comes with one.
+            "setuptools>=70.1; python_version >= '3.12'",
             # Of mypy and import-linter, pip installs the last versions that support its Python.
             "ruff",
             "mypy",
             "import-linter",
         ],
+        # For images that are shared among several machines.
+        "cluster": CLUSTER,
         # For evaluate.py --codecs jxl.
-        "jxl": ["pillow-jxl-plugin"],
+        "jxl": JPEG_XL,
         # CUDA 11.8 as in the extra "and-cuda" of tensorflow 2.14.1, except tensorrt: TensorFlow
         # works without it, and pip cannot install the version listed there.
         "gpu": [
@@ -103,12 +116,17 @@ setup(
         "Development Status :: 4 - Beta",
         "Environment :: Console",
         "Intended Audience :: Science/Research",
+        "Operating System :: MacOS :: MacOS X",
+        "Operating System :: Microsoft :: Windows",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.9",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Multimedia :: Graphics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: System :: Archiving :: Compression",

@@ -1,6 +1,7 @@
 """Compares memory and time per pixel of large images with 768x512: N = 128, all channels live.
 
     python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400] [--programs]
+        [--runtime auto]
 
 The large images are IMAGE, mirrored side by side as often as needed. The weights are random, as in
 speed.py. For encoding and for decoding, each in a process of its own, it prints the seconds per
@@ -49,12 +50,12 @@ def enlarged(path: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray
 
 
 def measure_here(
-    direction: str, path: str, width: int, height: int, model: str, coded: str
+    direction: str, path: str, width: int, height: int, model: str, coded: str, runtime: str
 ) -> None:
     """Prints this process's seconds per megapixel and GiB; `coded` is the coded files' prefix."""
     from gmm_attention.codec import image_codec
 
-    codec = image_codec.load(model)
+    codec = image_codec.load(model, runtime=runtime)
     image, large = enlarged(path, width, height)
     warm = codec.encode(image)
     codec.decode(*warm[:2])
@@ -78,26 +79,25 @@ def measure_here(
 
 def save_model(path: str, image: str) -> None:
     """Saves the random model of speed.py, with y scaled for the image at a path."""
-    import numpy as np
-    import tensorflow as tf
-    from speed import build_codec
+    from speed import random_model
 
-    from gmm_attention import images, padding
     from gmm_attention.checkpoints import files
+    from gmm_attention.images import read_image
 
-    x = tf.constant(padding.pad(images.read_image(image))[None] / np.float32(255))
-    codec = build_codec(x)
-    files.save(path, codec.exported, {**codec.model.get_config(), "exported": True})
+    model = random_model(read_image(image))
+    files.save(path, model.exported, model.settings)
 
 
-def measure_programs(path: str, width: int, height: int, model: str, folder: str) -> None:
+def measure_programs(
+    path: str, width: int, height: int, model: str, folder: str, runtime: str
+) -> None:
     """Prints the largest resident memory of encoder.py and of decoder.py for one size, in GiB."""
     from gmm_attention.images import write_png
 
     png, coded, decoded = (os.path.join(folder, name) for name in ("a.png", "coded", "decoded"))
     write_png(png, enlarged(path, width, height)[1])
     for program, source, target in (("encoder", png, coded), ("decoder", coded, decoded)):
-        options = ["--model", model, "--input", source, "--output", target]
+        options = ["--model", model, "--input", source, "--output", target, "--runtime", runtime]
         process = subprocess.Popen([sys.executable, ROOT / f"{program}.py", *options])
         _, status, usage = os.wait4(process.pid, 0)
         if status:
@@ -111,22 +111,23 @@ def main() -> None:
     sizes = [(4000, 3000), (8200, 6100), (12000, 8400)]
     parser.add_argument("--sizes", type=size, nargs="+", default=sizes)
     parser.add_argument("--programs", action="store_true")
-    parser.add_argument("--one", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--one", nargs=7, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        direction, path, width, height, model, coded = args.one
-        return measure_here(direction, path, int(width), int(height), model, coded)
+        direction, path, width, height, model, coded, runtime = args.one
+        return measure_here(direction, path, int(width), int(height), model, coded, runtime)
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         save_model(model, args.image)
         if args.programs:
             for width, height in args.sizes:
-                measure_programs(args.image, width, height, model, folder)
+                measure_programs(args.image, width, height, model, folder, args.runtime)
             return
 
         def run(direction: str, width: int, height: int) -> tuple[float, float]:
             coded = os.path.join(folder, f"{width}x{height}")
-            one = [direction, args.image, width, height, model, coded]
+            one = [direction, args.image, width, height, model, coded, args.runtime]
             command = [sys.executable, __file__, args.image, "--one", *map(str, one)]
             seconds, memory = subprocess.check_output(command, text=True).split()
             return float(seconds), float(memory)

@@ -1,15 +1,15 @@
 """Times the encoder from its start to the first coded byte of one small image, step by step.
 
-    python benchmarks/start_up.py IMAGE [--model models/NAME] [--runs 5]
+    python benchmarks/start_up.py IMAGE [--model models/NAME] [--runtime auto] [--runs 5]
 
-It prints the median of the seconds from the start of encoder.py to the appearance of NAME.bin. Then
-it takes the same steps one by one in as many other processes, and prints the median of each step.
+It prints the median of the seconds from the start of encoder.py to the appearance of NAME.bin, and
+that of `encoder.py --help`. Then it takes the same steps one by one in as many other processes, and
+prints the median of each step.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -17,16 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 ENCODER = Path(__file__).resolve().parents[1] / "encoder.py"
 
 
-def time_encoder(image: str, model: str, output: str) -> float:
+def time_encoder(image: str, model: str, runtime: str, output: str) -> float:
     """Returns the seconds from the start of encoder.py to the appearance of the coded file."""
     begin = time.monotonic()
     arguments = ["--input", image, "--output", output, "--model", model, "--quiet"]
-    process = subprocess.Popen([sys.executable, ENCODER, *arguments])
+    process = subprocess.Popen([sys.executable, ENCODER, *arguments, "--runtime", runtime])
     coded = Path(output, Path(image).stem + ".bin")
     while not coded.exists() and process.poll() is None:
         time.sleep(0.005)
@@ -37,7 +35,14 @@ def time_encoder(image: str, model: str, output: str) -> float:
     return seconds
 
 
-def time_steps(begin: float, image: str, model: str) -> None:
+def time_help() -> float:
+    """Returns the seconds of encoder.py --help."""
+    begin = time.monotonic()
+    subprocess.run([sys.executable, ENCODER, "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - begin
+
+
+def time_steps(begin: float, image: str, model: str, runtime: str) -> None:
     """Prints the seconds of each step in this process, which was started at the time `begin`."""
 
     def step(name: str) -> None:
@@ -47,24 +52,21 @@ def time_steps(begin: float, image: str, model: str) -> None:
         begin = now
 
     step("Python itself")
-    import tensorflow  # noqa: F401
-
-    step("import tensorflow")
-    import tensorflow_compression  # noqa: F401
-
-    step("import tensorflow_compression")
     from gmm_attention.checkpoints import loading
     from gmm_attention.codec.image_codec import ImageCodec
     from gmm_attention.images import read_image
+    from gmm_attention.runtimes import choosing
 
+    if runtime == "auto":
+        runtime = "onnx"
     step("import gmm_attention")
     loaded = loading.load(model)
-    step("read weights, build the network, prepare the integers")
-    codec = ImageCodec(loaded)
-    step("trace graphs")
+    step("read weights, prepare the integers")
+    codec = ImageCodec(loaded, choosing.make(loaded, runtime, "float32", "auto", None))
+    step("import the runtime")
     pixels = read_image(image)
     codec.encode(pixels)
-    step("encode for the first time")
+    step("encode for the first time, which makes the graphs")
     codec.encode(pixels)
     step("encode once more, for comparison")
 
@@ -75,21 +77,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     parser.add_argument("--model", default="models/mse-0.0032-n48")
+    parser.add_argument("--runtime", default="auto")
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as output:
-        seconds = [time_encoder(args.image, args.model, output) for _ in range(args.runs)]
+        seconds = [
+            time_encoder(args.image, args.model, args.runtime, output) for _ in range(args.runs)
+        ]
+    print(f"--help takes {statistics.median(time_help() for _ in range(args.runs)):.2f} s")
     print(f"first coded byte after {statistics.median(seconds):.2f} s; of which, step by step:")
     rows: dict[str, list[float]] = {}
     for _ in range(args.runs):
-        command = [
-            sys.executable,
-            __file__,
-            "--steps",
-            str(time.monotonic()),
-            args.image,
-            args.model,
-        ]
+        command = [sys.executable, __file__, "--steps", str(time.monotonic()), args.image]
+        command += [args.model, args.runtime]
         for line in subprocess.check_output(command, text=True).splitlines():
             name, duration = line.split("\t")
             rows.setdefault(name, []).append(float(duration))

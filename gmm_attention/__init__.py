@@ -23,7 +23,7 @@ __all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "loa
 
 
 def __getattr__(name: str) -> Any:
-    # TensorFlow takes seconds to import; modules that do not need it must not wait for it.
+    # Modules that need no codec must not wait for it and for numpy.
     if name == "load":
         from gmm_attention.codec.image_codec import load
 

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from gmm_attention.errors import CodecError
 
 MODELS = "models"
-DEFAULT_MODEL = os.path.join(MODELS, "mse-0.0032-n48")
+DEFAULT_MODEL = "mse-0.0032-n48"  # a name, which `checkpoints.locate` finds from any folder
 MODEL_HELP = (
-    "exported model, training checkpoint, or prefix of a TF1 checkpoint such as "
+    "exported model, given by its path or by its name in ./models or the installed "
+    "gmm-attention-models; training checkpoint; or prefix of a TF1 checkpoint such as "
     "models/model-1399000"
 )
 
@@ -59,7 +60,7 @@ def add_device_and_quiet(add: Callable[..., argparse.Action]) -> None:
         "--device",
         choices=("auto", "cpu", "gpu"),
         default="auto",
-        help="where the transforms run; auto takes a GPU if TensorFlow sees one (auto)",
+        help="where the transforms run; auto takes a GPU if the runtime sees one (auto)",
     )
     add("--quiet", action="store_true", help="print nothing but errors")
 

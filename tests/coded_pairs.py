@@ -56,7 +56,7 @@ def unpack_latents(codec, npz, y_string):
     """z's symbols and y_hat of two files."""
     from gmm_attention.codec import file_format, wavefront
 
-    coded = file_format.unpack(npz, y_string, codec.model.num_filters, codec.fingerprint, NAMES)
+    coded = file_format.unpack(npz, y_string, codec.num_filters, codec.fingerprint, NAMES)
     h, w = (-(-side // 64) for side in (coded.height, coded.width))
     return wavefront.decode_latents(
         codec.latent_codec.entropy_model, h, w, coded.flags, coded.z_string, coded.y_string

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -9,17 +10,38 @@ from typing import NamedTuple
 
 # TensorFlow would report its start among the results.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from gmm_attention.codec import image_codec
+
 ROOT = Path(__file__).resolve().parents[1]
 # What the original code computed: committed, and larger cases outside this repository.
 REFERENCES = ROOT / "tests" / "data" / "reference", ROOT.parent / "shared" / "reference"
 
 unless_root = pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+
+HAS_TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+needs_tensorflow = pytest.mark.skipif(not HAS_TENSORFLOW, reason="TensorFlow is not installed")
+# Without TensorFlow, the tests of what cannot do without it are not even collected.
+collect_ignore_glob = (
+    []
+    if HAS_TENSORFLOW
+    else [
+        "model/*",
+        "training/*",
+        "checkpoints/test_tf1.py",
+        "checkpoints/test_tf1_names.py",
+        "checkpoints/test_initial_weights.py",
+        "codec/test_precision.py",
+        "commands/test_train.py",
+        "test_reference.py",
+    ]
+)
 
 # A busy machine is no failure.
 settings.register_profile("no deadline", deadline=None)
@@ -32,17 +54,13 @@ def tiny_path():
     return ROOT / "tests" / "data" / "tiny"
 
 
-def load_once(path, precision="float32"):
-    """What image_codec.load does; tests that put this in its place load each model once."""
-    return _load_once(path, precision)
+_load = image_codec.load
 
 
 @functools.cache
-def _load_once(path, precision):
-    from gmm_attention.checkpoints import loading
-    from gmm_attention.codec.image_codec import ImageCodec
-
-    return ImageCodec(loading.load(path, precision))
+def load_once(path, precision="float32", runtime="auto", device="auto", threads=None):
+    """What image_codec.load does; tests that put this in its place load each model once."""
+    return _load(path, precision, runtime, device, threads)
 
 
 @pytest.fixture(scope="session")
@@ -53,14 +71,14 @@ def tiny_codec(tiny_path):
 @pytest.fixture(scope="session")
 def trained_path(tmp_path_factory, tiny_path):
     """The tiny model as a training checkpoint, with weights that no export has rounded."""
-    from gmm_attention.checkpoints import files, loading
-    from gmm_attention.model import variables
+    pytest.importorskip("tensorflow")
+    from gmm_attention.checkpoints import files, integers, loading
     from gmm_attention.model.layers import rdft_matrix
 
     loaded = loading.load(tiny_path)
     rng = np.random.default_rng(0)
     arrays = {}
-    for name, array in variables.arrays(loaded.network).items():
+    for name, array in integers.float_arrays(loaded.exported).items():
         array = array * rng.normal(1, 1e-3, array.shape)
         if array.shape[:2] == (3, 3):
             name, array = f"{name}_rdft", rdft_matrix(3).T @ array.reshape(9, -1)
@@ -75,6 +93,7 @@ def trained_path(tmp_path_factory, tiny_path):
 @pytest.fixture(scope="session")
 def other_path(tmp_path_factory):
     """A training checkpoint of random weights, N = 16."""
+    pytest.importorskip("tensorflow")
     from gmm_attention.checkpoints import files
     from gmm_attention.model import variables
 
@@ -132,8 +151,6 @@ class Finished(NamedTuple):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, tiny_path):
     """Runs a command in an empty folder; with one process and the tiny model unless told."""
-    from gmm_attention.codec import image_codec
-
     monkeypatch.setattr(image_codec, "load", load_once)
     monkeypatch.chdir(tmp_path)
 
@@ -146,5 +163,5 @@ def run(monkeypatch, capsys, tmp_path, tiny_path):
 
 def pytest_unconfigure():
     # TensorFlow complains of its functions that outlive its modules.
-    _load_once.cache_clear()
+    load_once.cache_clear()
     gc.collect()

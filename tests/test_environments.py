@@ -1,7 +1,8 @@
 """Files decode alike on any machine: golden files, and other settings of this one.
 
-The settings are those that change how floats are rounded: threads, oneDNN, the instructions that
-oneDNN, numpy and OpenBLAS use, XLA. Another Python or processor shows in the golden files.
+The settings are those that change how floats are rounded: the runtime, threads, oneDNN, the
+instructions that oneDNN, numpy and OpenBLAS use, XLA. Another Python or processor shows in the
+golden files.
 """
 
 import json
@@ -22,11 +23,16 @@ from coded_pairs import (
 )
 from conftest import ROOT
 from integer_model import random_arrays
-from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
+from gmm_attention import requirements
 from gmm_attention.codec import file_format, wavefront
 from gmm_attention.entropy_coding import quantization
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
+
+try:
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+except ImportError:  # before numpy 1.26
+    from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 GOLDEN = ROOT / "tests" / "data" / "golden"
 NAMES = ["photograph", "flat", "noise", "extremes"]
@@ -34,21 +40,36 @@ NAMES = ["photograph", "flat", "noise", "extremes"]
 # numpy warns of features that the processor lacks.
 NUMPY_FEATURES = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
 
-ENVIRONMENTS = {
+ANY_RUNTIME = {
     "one thread": {
+        "LOKY_MAX_CPU_COUNT": "1",
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_NUM_INTEROP_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     },
-    "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
-    "oneDNN of an old processor": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
     "numpy of an old processor": {
         "NPY_DISABLE_CPU_FEATURES": NUMPY_FEATURES,
         "OPENBLAS_CORETYPE": "Nehalem",
     },
+}
+TENSORFLOW = {
+    "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+    "oneDNN of an old processor": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
     "XLA": {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"},
 }
+ENVIRONMENTS = [("onnx", name, value) for name, value in ANY_RUNTIME.items()]
+if requirements.has_tensorflow():
+    ENVIRONMENTS += [("tensorflow", *pair) for pair in {**ANY_RUNTIME, **TENSORFLOW}.items()]
+
+# What tests/coded_pairs.py does as a program, by the runtime that is its last argument.
+PROGRAM = """
+import functools, sys
+import coded_pairs
+import gmm_attention as ga
+ga.load = functools.partial(ga.load, runtime=sys.argv.pop())
+coded_pairs.main(*sys.argv[1:])
+"""
 
 
 # Golden files.
@@ -123,12 +144,18 @@ def made_here(tmp_path_factory, tiny_codec, photograph):
     return folder, digests, pictures
 
 
-@pytest.mark.parametrize("setting", ENVIRONMENTS)
-def test_files_decode_alike_under_other_settings(made_here, tiny_codec, tiny_path, setting):
+@pytest.mark.parametrize(
+    "runtime, environment",
+    [pytest.param(*case[::2], id=f"{case[0]}, {case[1]}") for case in ENVIRONMENTS],
+)
+def test_files_decode_alike_under_other_settings(
+    made_here, tiny_codec, tiny_path, runtime, environment
+):
     folder, digests, pictures = made_here
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     finished = subprocess.run(
-        [sys.executable, ROOT / "tests" / "coded_pairs.py", tiny_path, folder],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **ENVIRONMENTS[setting]},
+        [sys.executable, "-c", PROGRAM, tiny_path, folder, runtime],
+        env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
     )

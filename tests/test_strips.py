@@ -6,8 +6,7 @@ import sys
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import ROOT, load_once
+from conftest import ROOT, load_once, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,50 +18,50 @@ from gmm_attention.entropy_coding import integer_model
 SIZES = [(64, 64), (200, 300), (300, 200), (1, 700), (700, 1), (17, 1000), (1000, 17), (449, 449)]
 
 
-@pytest.fixture
-def small_strips(monkeypatch):
-    """As narrow as strips get: 64 pixels."""
-    monkeypatch.setattr(strip_transform, "STRIP_PIXELS", 1)
-    monkeypatch.setattr(strip_transform, "STRIP_ROWS", 1)
-    monkeypatch.setattr(integer_model, "STRIP", 1)
-
-
 def an_image(height, width):
     tiled = np.tile(iio.imread(ROOT / "valid" / "coffee.png"), (3, 2, 1))
     return np.ascontiguousarray(tiled[:height, :width])
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_latents_and_pixels_are_those_of_the_whole_image(tiny_codec, size, small_strips):
-    codec = tiny_codec
-    image = an_image(*size)
-    x = padding.pad(image)[None].astype(np.float32) / 255
-    y = codec.model.analysis(x)
-    z = codec.model.hyper_analysis(y)
-    y_in_strips, z_in_strips, y_hat, _ = (t[0] for t in codec._latents([image]))
-    for whole, part in [(y, y_in_strips), (z, z_in_strips)]:
-        largest = np.abs(whole).max()
-        np.testing.assert_allclose(part, whole[0], rtol=0, atol=1e-5 * largest)
-    x_hat = codec.model.synthesis(tf.constant(y_hat[None], tf.float32)).numpy()[0]
-    expected = np.clip(padding.crop(x_hat, *size), 0, 1) * 255
-    inspected = codec.inspect(image)["x_hat"]
-    np.testing.assert_allclose(inspected, expected, rtol=0, atol=255e-5 * np.abs(x_hat).max())
+RUNTIMES = ["onnx", pytest.param("tensorflow", marks=needs_tensorflow)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("model", ["tests/data/tiny", "models/mse-0.0032-n48"])
-def test_files_do_not_depend_on_the_strips(model, size, monkeypatch):
+def test_files_do_not_depend_on_the_strips(model, runtime, size, monkeypatch):
     """Byte for byte, on one machine: its convolutions add up alike whatever the size."""
-    codec = load_once(str(ROOT / model))
+    codec = load_once(str(ROOT / model), runtime=runtime)
     image = an_image(*size)
     whole = codec.encode(image)
     decoded = codec.decode(*whole[:2])
-    monkeypatch.setattr(strip_transform, "STRIP_PIXELS", 1)
+    x_hat = codec.inspect(image)["x_hat"]
+    monkeypatch.setattr(strip_transform, "STRIP_PIXELS", 1)  # as narrow as strips get: 64 pixels
     monkeypatch.setattr(strip_transform, "STRIP_ROWS", 1)
     monkeypatch.setattr(integer_model, "STRIP", 1)
     in_strips = codec.encode(image)
     assert in_strips[:2] == whole[:2]
     np.testing.assert_array_equal(codec.decode(*whole[:2]), decoded)
+    np.testing.assert_array_equal(codec.inspect(image)["x_hat"], x_hat)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("size", [(64, 64), (200, 300), (17, 1000)], ids=str)
+def test_latents_and_pixels_are_those_of_the_keras_model(size, tiny_path):
+    """Stage by stage they are called as a whole by nobody else."""
+    codec = load_once(str(tiny_path), runtime="tensorflow")
+    network, image = codec.runtime.network, an_image(*size)
+    y = network.analysis(padding.pad(image)[None].astype(np.float32) / 255)
+    z = network.hyper_analysis(y)
+    inspected = codec.inspect(image)
+    for name, whole in [("y", y), ("z", z)]:
+        largest = np.abs(whole).max()
+        np.testing.assert_allclose(inspected[name], whole[0], rtol=0, atol=1e-5 * largest)
+    x_hat = network.synthesis(inspected["y_hat"][None]).numpy()[0]
+    expected = np.clip(padding.crop(x_hat, *size), 0, 1) * 255
+    np.testing.assert_allclose(
+        inspected["x_hat"], expected, rtol=0, atol=255e-5 * np.abs(x_hat).max()
+    )
 
 
 @given(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gmm_attention.arrays import check
 from gmm_attention.checkpoints import files, integers, tf1, tf1_names
 from gmm_attention.checkpoints.loading import build_network
 from gmm_attention.checkpoints.locate import Kind, locate, tf1_prefix
@@ -59,13 +60,13 @@ def read(path: str) -> dict[str, np.ndarray]:
         arrays, _, settings = tf1.read(found.path)
         with naming(found.path):
             shapes = variables.stored_shapes(build_network(settings, found.kind))
-        variables.check(arrays, shapes, found.path, tf1_names.shown_name)
+        check(arrays, shapes, found.path, tf1_names.shown_name)
         return arrays
-    arrays, settings = files.load_arrays(*found.weight_files), found.settings
+    arrays = files.load_arrays(*found.weight_files)
     if found.kind is Kind.TRAINED:
         return arrays
     with naming(path):
-        return integers.float_arrays(arrays, settings["num_filters"], settings["num_mixtures"])
+        return integers.float_arrays(arrays)
 
 
 def assign(model: Cheng2020, arrays: Mapping[str, np.ndarray], source: str) -> None:

@@ -8,15 +8,21 @@ then copied.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from gmm_attention.checkpoints.fingerprints import DECODER_TABLES
 from gmm_attention.entropy_coding import quantization
 from gmm_attention.errors import CheckpointError
-from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
+
+if TYPE_CHECKING:  # importing it imports TensorFlow, which exported models do without
+    from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
 
 # Parts of the network that the codec computes in integers; it computes the others in floats.
 _INTEGER = ("hyper_synthesis/", "entropy_parameter/")
+
+_TABLES = ("tables/exp", "tables/phi")  # of the coder's arithmetic, not of the network
 
 
 def export_arrays(
@@ -60,10 +66,10 @@ def export_arrays(
 
 
 def _exponents(exported: dict[str, np.ndarray], layer: str) -> np.ndarray:
-    """The exponents of a layer's kernel, int64 [outputs].
+    """The exponents of a layer's kernel, int32 [outputs].
 
     Raises:
-      CheckpointError: the exponents are missing or misshapen.
+      CheckpointError: the exponents are missing, misshapen or no signed integers.
     """
     name = f"{layer}/exponent"
     if name not in exported:
@@ -73,35 +79,65 @@ def _exponents(exported: dict[str, np.ndarray], layer: str) -> np.ndarray:
         raise CheckpointError(
             f"{name} has shape {list(shapes[0])} beside {layer}/kernel of shape {list(shapes[1])}"
         )
-    return exported[name].astype(np.int64)
+    if exported[name].dtype.kind != "i":
+        raise CheckpointError(f"{name} holds no signed integers")
+    return exported[name].astype(np.int32)
 
 
-def float_arrays(
-    exported: dict[str, np.ndarray], num_filters: int, num_mixtures: int
-) -> dict[str, np.ndarray]:
+def check_exponents(exported: dict[str, np.ndarray]) -> None:
+    """Checks that each kernel of an exported model has its exponents, and that none is left over.
+
+    Raises:
+      CheckpointError: exponents are missing, misshapen or left over.
+    """
+    for name in exported:
+        layer, _, variable = name.rpartition("/")
+        if variable == "kernel":
+            _exponents(exported, layer)
+        elif variable == "exponent" and f"{layer}/kernel" not in exported:
+            raise CheckpointError(f"left over {name}")
+
+
+def float_array(exported: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Converts an array of an exported model back to the floats that it stands for.
+
+    Args:
+      exported: dict of str to array, as `export_arrays` returns.
+      name: of a weight, by the names of `variables.by_name`.
+
+    Returns:
+      float32 or float64 array; a kernel's floats fit float32 exactly.
+
+    Raises:
+      CheckpointError: exponents of a kernel are missing or misshapen.
+    """
+    layer, _, variable = name.rpartition("/")
+    array = exported[name]
+    if variable == "kernel":
+        with np.errstate(over="ignore"):  # absurd weights give latents that are refused
+            return np.ldexp(array.astype(np.float64), -_exponents(exported, layer))
+    if variable == "bias" and layer.startswith(_INTEGER):
+        # The masked convolution takes y_hat itself, all other layers take units of 2^-10.
+        fraction_bits = 0 if layer.endswith("/masked") else quantization.FRACTION_BITS
+        return np.ldexp(array.astype(np.float64), -_exponents(exported, layer) - fraction_bits)
+    return array
+
+
+def float_arrays(exported: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts an exported model back to float weights, for a Cheng2020 without `rdft`.
 
     Args:
       exported: dict of str to array, as `export_arrays` returns.
-      num_filters, num_mixtures: N and K of the model.
 
     Returns:
       dict of str to float array, by the names of `variables.by_name`.
 
     Raises:
-      CheckpointError: exponents of a kernel are missing or misshapen.
+      CheckpointError: see `float_array`.
     """
-    layers = quantization.layers(num_filters, num_mixtures)
-    fraction_bits = {layer.name: layer.input_fraction_bits for layer in layers}
-    arrays = {}
-    for name, array in exported.items():
-        layer, _, variable = name.rpartition("/")
-        if layer == "tables" or variable == "exponent" or name in DECODER_TABLES:
-            continue
-        if variable == "kernel":
-            array = np.ldexp(array.astype(np.float64), -_exponents(exported, layer))
-        elif variable == "bias" and layer in fraction_bits:
-            exponents = _exponents(exported, layer) + fraction_bits[layer]
-            array = np.ldexp(array.astype(np.float64), -exponents)
-        arrays[name] = array
-    return arrays
+    return {name: float_array(exported, name) for name in exported if is_weight(name)}
+
+
+def is_weight(name: str) -> bool:
+    """Whether an array of an exported model is a weight, not a table or an exponent."""
+    return not name.endswith("/exponent") and name not in (*_TABLES, *DECODER_TABLES)

@@ -1,19 +1,27 @@
-"""A model on disk, of any kind -> the network and the integer model that code images."""
+"""A path to a model's arrays, whatever kind of model it stands for.
+
+An exported model needs numpy alone. Reading any other kind imports TensorFlow.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_attention.checkpoints import files, integers, tf1, tf1_names
+from gmm_attention import requirements
+from gmm_attention.arrays import check
+from gmm_attention.checkpoints import files, integers
 from gmm_attention.checkpoints.fingerprints import fingerprint
-from gmm_attention.checkpoints.locate import Kind, locate
+from gmm_attention.checkpoints.locate import Kind, ModelPath, locate
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 from gmm_attention.errors import CheckpointError, naming
-from gmm_attention.model import Cheng2020, variables
+from gmm_attention.onnx_model import network
+
+if TYPE_CHECKING:  # importing it imports TensorFlow
+    from gmm_attention.model import Cheng2020
 
 
 @dataclass
@@ -21,10 +29,11 @@ class LoadedModel:
     """A model that is ready to code images.
 
     Attributes:
-      network: a built Cheng2020 without `rdft`, for the float transforms.
       exported: dict of arrays, as `integers.export_arrays` returns.
       settings: dict with `num_filters`, `num_mixtures`, `attention` and whatever else was saved.
       name: path of the model, for messages.
+      weights: dict of float arrays by the names of `variables.by_name`, as they were before their
+        export; None for a model that was exported before, which has its integers only.
       entropy_model: IntegerEntropyModel of `exported`.
       fingerprint: 4 bytes, see `fingerprints.fingerprint`.
 
@@ -32,10 +41,10 @@ class LoadedModel:
       CheckpointError: the exact arithmetic cannot take the arrays.
     """
 
-    network: Cheng2020
     exported: dict[str, np.ndarray]
     settings: dict[str, Any]
     name: str
+    weights: dict[str, np.ndarray] | None = None
     entropy_model: IntegerEntropyModel = field(init=False)
     fingerprint: bytes = field(init=False)
 
@@ -44,13 +53,12 @@ class LoadedModel:
         self.fingerprint = fingerprint(self.exported)
 
 
-def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedModel:
+def load(path: str | os.PathLike[str]) -> LoadedModel:
     """Reads an exported model, a training checkpoint or a TF1 checkpoint.
 
     Args:
       path: the directory of one of the first two, or the prefix or `.index` file of a TF1
         checkpoint.
-      precision: see Cheng2020.
 
     Returns:
       LoadedModel.
@@ -58,36 +66,57 @@ def load(path: str | os.PathLike[str], precision: str = "float32") -> LoadedMode
     Raises:
       CheckpointError: there is no model, weights are missing, unknown or misshapen, or the exact
         arithmetic cannot take them.
+      CodecError: the model is no exported one, and TensorFlow is not installed.
     """
     found = locate(path)
+    return _load_exported(found) if found.kind is Kind.EXPORTED else _load_checkpoint(found)
+
+
+def _load_exported(found: ModelPath) -> LoadedModel:
+    arrays = files.load_arrays(*found.weight_files)
+    with naming(found.path):
+        loaded = LoadedModel(arrays, found.settings, found.path)
+        names = "num_filters", "num_mixtures", "attention"
+        shapes = network.shapes(*(found.settings[name] for name in names))
+    weights = {name: array for name, array in arrays.items() if integers.is_weight(name)}
+    check(weights, shapes, found.path)
+    with naming(found.path):
+        integers.check_exponents(arrays)
+    return loaded
+
+
+def _load_checkpoint(found: ModelPath) -> LoadedModel:
+    requirements.need_tensorflow(
+        f"{found.path}: a {found.kind.value}, unlike an exported model,",
+        f"or export it where they are: python -m gmm_attention.export {found.path} models/NAME",
+    )
+    from gmm_attention.checkpoints import tf1, tf1_names
+    from gmm_attention.model import variables
+
     name, settings, tables = found.path, found.settings, None
     if found.kind is Kind.TF1:
         arrays, tables, settings = tf1.read(name)
     else:
         arrays = files.load_arrays(*found.weight_files)
     with naming(name):
-        network = build_network(settings, found.kind, precision)
-    if found.kind is Kind.EXPORTED:
-        with naming(name):
-            loaded = LoadedModel(network, arrays, settings, name)
-            weights = integers.float_arrays(arrays, network.num_filters, network.num_mixtures)
-        variables.assign(network, weights, name)
-        return loaded
+        network = build_network(settings, found.kind)
     shown_name = tf1_names.shown_name if found.kind is Kind.TF1 else str
-    variables.check(arrays, variables.stored_shapes(network), name, shown_name)
+    check(arrays, variables.stored_shapes(network), name, shown_name)
     weights = variables.plain_arrays(arrays, network)
     variables.assign(network, weights, name)
     with naming(name):
         exported = integers.export_arrays(weights, network.entropy_bottleneck, tables)
-        return LoadedModel(network, exported, settings, name)
+        return LoadedModel(exported, settings, name, weights)
 
 
 def build_network(settings: dict[str, Any], kind: Kind, precision: str = "float32") -> Cheng2020:
-    """Builds a Cheng2020 without `rdft` of a model's settings.
+    """Builds a Cheng2020 without `rdft` of a model's settings; imports TensorFlow.
 
     Raises:
       CheckpointError: there is no such network.
     """
+    from gmm_attention.model import variables
+
     network = settings["num_filters"], settings["num_mixtures"], settings["attention"]
     try:
         return variables.build_model(*network, rdft=False, precision=precision)

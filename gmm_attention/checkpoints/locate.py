@@ -1,14 +1,21 @@
-"""Decides what kind of model a path stands for."""
+"""Finds models, and decides what kind of model a path stands for."""
 
 from __future__ import annotations
 
 import enum
 import glob
+import importlib.util
 import os
 from dataclasses import dataclass, field
 from typing import Any
 
 from gmm_attention.checkpoints import files
+from gmm_attention.errors import CheckpointError
+
+# The two places where a model is looked for by its name: a folder, which a clone of the repository
+# has, and the package that `pip install ./models` makes of it.
+FOLDER = "models"
+PACKAGE = "gmm_attention_models"
 
 
 class Kind(enum.Enum):
@@ -53,11 +60,71 @@ def tf1_prefix(path: str) -> str | None:
     return prefix if os.path.isfile(f"{prefix}.index") else None
 
 
-def locate(path: str | os.PathLike[str]) -> ModelPath:
-    """Decides what kind of model a path stands for.
+def find_model(model: str | os.PathLike[str]) -> str:
+    """The path of a model that is given by its path or its name.
 
     Args:
-      path: a directory, or the prefix or the `.index` file of a TF1 checkpoint.
+      model: a path where a model is is taken as it is; otherwise a name is looked for in ./models,
+        then in the installed package gmm-attention-models.
+
+    Returns:
+      the path. If what was given has a folder in it, it may be one where nothing is.
+
+    Raises:
+      CheckpointError: a name that is in neither place.
+    """
+    path = os.fspath(model)
+    name = path.rstrip("/" + os.sep)
+    if _is_model(path) or name != os.path.basename(name) or not name:
+        return path
+    for folder in _folders():
+        found = os.path.join(folder, name)
+        if _is_model(found):
+            return found
+    if os.path.exists(path):  # which is no model, as whoever reads it will say
+        return path
+    known = ", ".join(map(os.path.basename, known_models()))
+    raise CheckpointError(
+        f"{path}: no such path, and no model of this name in ./{FOLDER} or in the installed "
+        f"package gmm-attention-models, which pip install ./{FOLDER} in a clone of the repository "
+        "brings; --model takes an exported model, a training checkpoint or the prefix of a TF1 "
+        f"checkpoint, by its path or its name (here are: {known or 'none'})"
+    )
+
+
+def known_models() -> list[str]:
+    """The paths of all models that have a name: those in ./models, then those installed.
+
+    Returns:
+      sorted within each place. Of two with one name, the first alone, which `find_model` finds.
+    """
+    by_name: dict[str, str] = {}
+    for folder in _folders():
+        pattern = os.path.join(glob.escape(folder), "*", files.SETTINGS_FILE)
+        for settings in sorted(glob.glob(pattern)):
+            path = os.path.dirname(settings)
+            by_name.setdefault(os.path.basename(path), path)
+    return list(by_name.values())
+
+
+def _is_model(path: str) -> bool:
+    settings = os.path.join(path, files.SETTINGS_FILE)
+    return os.path.exists(settings) or tf1_prefix(path) is not None
+
+
+def _folders() -> list[str]:
+    """The folders in which models have names."""
+    spec = importlib.util.find_spec(PACKAGE)
+    installed = spec.submodule_search_locations if spec else None
+    return [FOLDER, *(installed or [])]
+
+
+def locate(path: str | os.PathLike[str]) -> ModelPath:
+    """Finds a model, and decides which kind it is.
+
+    Args:
+      path: a directory, or the prefix or the `.index` file of a TF1 checkpoint, or the name of one
+        of these, see `find_model`.
 
     Returns:
       ModelPath. No weights are read.
@@ -65,7 +132,7 @@ def locate(path: str | os.PathLike[str]) -> ModelPath:
     Raises:
       CheckpointError: nothing is there, or the settings are unreadable or damaged.
     """
-    path = os.fspath(path)
+    path = find_model(path)
     prefix = tf1_prefix(path)
     if prefix is not None:
         return ModelPath(prefix, Kind.TF1)

@@ -54,7 +54,7 @@ def read(prefix: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dic
 
     Returns:
       arrays: dict of str to array, by our names as in `variables.by_name`. A variable that does
-        not belong to the original network gets a name that `variables.check` refuses, see
+        not belong to the original network gets a name that `arrays.check` refuses, see
         `tf1_names.our_name`.
       tables: dict with the range coder's tables of z as the checkpoint stores them:
         `entropy_bottleneck/quantized_cdf` [N, L] and `entropy_bottleneck/cdf_length` [N], int32.

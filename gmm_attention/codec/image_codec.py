@@ -3,71 +3,61 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from gmm_attention import images, padding, strips
 from gmm_attention.checkpoints import loading
 from gmm_attention.checkpoints.loading import LoadedModel
-from gmm_attention.codec import file_format
+from gmm_attention.checkpoints.locate import Kind, locate
+from gmm_attention.codec import cross_entropy, file_format
 from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z_sides
 from gmm_attention.codec.strip_transform import StripTransform
-from gmm_attention.errors import CodecError, ImageError
-from gmm_attention.model import gaussian_mixture
-from gmm_attention.model.cheng2020 import policy
-
-# Pixels of the images that go through a transform together on a GPU, which a single small image
-# would not fill. On a CPU one image at a time is enough.
-PIXELS_TOGETHER = 2**22
+from gmm_attention.errors import ImageError
+from gmm_attention.runtimes import choosing
+from gmm_attention.runtimes.protocol import Runtime
 
 
-def load(path: str | os.PathLike, precision: str = "float32") -> ImageCodec:
+def load(
+    path: str | os.PathLike,
+    precision: str = "float32",
+    runtime: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> ImageCodec:
     """Loads a codec.
 
     Args:
-      path: directory of an exported model or of a training checkpoint, or prefix of a TF1
-        checkpoint of the original.
+      path: directory of an exported model or of a training checkpoint, prefix of a TF1 checkpoint
+        of the original, or the name of an installed model; see `locate.locate`.
       precision: precision of analysis and synthesis, "float32" or "bfloat16". The latter is faster
         on processors and GPUs that compute in it, and changes latents and pictures a little. Files
         encoded in either precision can be decoded in the other.
+      runtime: "onnx", "tensorflow", or "auto": ONNX Runtime where it is installed and can take the
+        model, otherwise TensorFlow. Files encoded by either can be decoded by the other.
+      device: "auto", "cpu" or "gpu".
+      threads: number of threads on a CPU, or None for one a core.
 
     Returns:
       the codec.
 
     Raises:
       CheckpointError: nothing at this path, or missing, unknown, misshapen or unusable weights.
-      CodecError: the device does not compute in bfloat16.
-      ValueError: precision is neither of the two.
+      CodecError: the runtime is not installed or cannot take the model, or the device is not there
+        or does not compute in this precision.
+      ValueError: an argument is none of its choices.
     """
-    policy(precision)  # a wrong precision is the caller's mistake, so it is no CheckpointError
-    if precision == "bfloat16" and not _has_bfloat16():
-        raise CodecError(
-            "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than Ampere, "
-            "where it would be slower than float32; use --precision float32"
-        )
-    if tf.config.get_visible_devices("GPU"):
-        # With these settings, which hold for the whole process, repeated runs give the same bytes,
-        # and pixels that differ from a CPU's by rounding only.
-        tf.config.experimental.enable_op_determinism()
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-    return ImageCodec(loading.load(path, precision))
-
-
-def _has_bfloat16() -> bool:
-    gpus = tf.config.get_visible_devices("GPU")
-    if gpus:
-        details = tf.config.experimental.get_device_details(gpus[0])
-        return details.get("compute_capability", (0, 0)) >= (8, 0)
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = file.read().split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    choosing.check(runtime, precision, device, threads)
+    found = locate(path)
+    exported = found.kind is Kind.EXPORTED
+    runtime = choosing.choose(found.path, exported, runtime, precision, device)
+    choosing.prepare(runtime, device, threads)
+    loaded = loading.load(found.path)
+    return ImageCodec(loaded, choosing.make(loaded, runtime, precision, device, threads))
 
 
 class ImageCodec:
@@ -75,70 +65,78 @@ class ImageCodec:
 
     Args:
       loaded: the model.
+      runtime: a Runtime of the same model.
 
     Attributes:
-      model: a built Cheng2020, for the float transforms.
       exported, settings, name, fingerprint: those of the LoadedModel.
+      num_filters: N.
+      runtime: as given.
       latent_codec: a LatentCodec of the same model.
-      on_gpu: whether TensorFlow uses a GPU.
     """
 
-    def __init__(self, loaded: LoadedModel):
-        model = self.model = loaded.network
+    def __init__(self, loaded: LoadedModel, runtime: Runtime):
         self.exported, self.settings = loaded.exported, loaded.settings
         self.name, self.fingerprint = loaded.name, loaded.fingerprint
+        self.num_filters = loaded.entropy_model.num_filters
+        self.runtime = runtime
         self.latent_codec = LatentCodec(loaded.entropy_model, self.fingerprint, self.name)
-        self.on_gpu = bool(tf.config.get_visible_devices("GPU"))
-        self._analysis = StripTransform(model.analysis, 3, pixels=16)
-        self._hyper_analysis = StripTransform(model.hyper_analysis, model.num_filters, pixels=64)
-        self._synthesis = StripTransform(model.synthesis, model.num_filters, pixels=1)
+        quantiles = (loaded.weights or loaded.exported)["entropy_bottleneck/quantiles"]
+        self._medians = quantiles[:, 0, 1].astype(np.float32)
 
-    def most_together(self, height: int, width: int) -> int:
-        """Returns how many images of this size are best analysed or synthesized together."""
-        h, w = z_sides(height, width)
-        return max(PIXELS_TOGETHER // (h * w * padding.SIDE_MULTIPLE**2), 1) if self.on_gpu else 1
+    # Made when they are first needed: an encoder may never synthesize, a decoder never analyses.
 
-    def analyse(self, several: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Computes the rounded latents of images whose padded sizes are equal.
+    @functools.cached_property
+    def _analysis(self) -> StripTransform:
+        return StripTransform(self.runtime.analysis(), pixels=16)
+
+    @functools.cached_property
+    def _hyper_analysis(self) -> StripTransform:
+        return StripTransform(self.runtime.hyper_analysis(), pixels=64)
+
+    @functools.cached_property
+    def _synthesis(self) -> StripTransform:
+        return StripTransform(self.runtime.synthesis(), pixels=1)
+
+    def warm_up(self) -> None:
+        """Codes and decodes a small image, so that the next one does not wait for preparations."""
+        self.decompress(self.compress(np.zeros([64, 64, 3], np.uint8)))
+
+    def analyse(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the rounded latents of an image.
 
         Args:
-          several: list of uint8 [H, W, 3], 0..255.
+          image: uint8 [H, W, 3], 0..255.
 
         Returns:
-          list of (z_symbols [H/64, W/64, N] int32, y_hat [H/16, W/16, N] int32), H and W being the
-          sides of the padded images.
+          z_symbols [H/64, W/64, N] int32, y_hat [H/16, W/16, N] int32, H and W being the sides of
+          the padded image.
 
         Raises:
           ImageError: too many pixels, latents that are not finite, or too little memory.
-          ValueError: an image has another type or shape, or the padded sizes differ.
+          ValueError: image has another type or shape.
         """
-        _, _, y_hat, z_symbols = self._latents(several)
-        return list(zip(z_symbols, y_hat))
+        _, _, y_hat, z_symbols = self._latents(image)
+        return z_symbols, y_hat
 
-    def _latents(
-        self, several: list[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Computes y and z (float32), y_hat and z's symbols (int32), each with a batch axis."""
-        for image in several:
-            _check_image(image)
-        if len({z_sides(*image.shape[:2]) for image in several}) != 1:
-            raise ValueError("images that go together have one size")
+    def _latents(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Computes y and z (float32), y_hat and z's symbols (int32)."""
+        _check_image(image)
 
         def pixels(axis: int, first: int, last: int) -> np.ndarray:
-            padded = [padding.pad_strip(image, axis, first, last) for image in several]
-            return np.stack(padded).astype(np.float32) / 255
+            return padding.pad_strip(image, axis, first, last)[None].astype(np.float32) / 255
 
         def latents(axis: int, first: int, last: int) -> np.ndarray:
-            return y[strips.along(axis + 1, first, last)]
+            return y[None][strips.along(axis + 1, first, last)]
 
-        shape, count = several[0].shape, len(several)
-        sides = [padding.SIDE_MULTIPLE * side for side in z_sides(*shape[:2])]
-        with _within_memory(shape):
-            y = self._analysis.whole(pixels, sides, count)
-            z = self._hyper_analysis.whole(latents, y.shape[1:3], count)
+        sides = [padding.SIDE_MULTIPLE * side for side in z_sides(*image.shape[:2])]
+        with self._within_memory(image.shape):
+            y = self._analysis.whole(pixels, sides)
+            z = self._hyper_analysis.whole(latents, y.shape[:2])
         if not (np.isfinite(y).all() and np.isfinite(z).all()):
             raise ImageError(f"{self.name} gives latents that are not finite; use other weights")
-        symbols = self.model.entropy_bottleneck.symbols(z).numpy()
+        with np.errstate(invalid="ignore"):  # what int32 cannot hold, the coder refuses
+            # As `EntropyBottleneck.symbols` does it.
+            symbols = np.floor(z + (np.float32(0.5) - self._medians)).astype(np.int32)
         return y, z, np.rint(y).astype(np.int32), symbols
 
     def encode(self, image: np.ndarray) -> tuple[bytes, bytes, np.ndarray]:
@@ -157,7 +155,7 @@ class ImageCodec:
             little memory.
           ValueError: image has another type or shape.
         """
-        ((z_symbols, y_hat),) = self.analyse([image])
+        z_symbols, y_hat = self.analyse(image)
         height, width = image.shape[:2]
         return *self.latent_codec.encode(height, width, z_symbols, y_hat), y_hat
 
@@ -198,47 +196,38 @@ class ImageCodec:
         Raises:
           ImageError: pixels that are not finite, or too little memory.
         """
-        return self.synthesize([y_hat], [(height, width)])[0]
-
-    def synthesize(
-        self, several: list[np.ndarray], sizes: list[tuple[int, int]]
-    ) -> list[np.ndarray]:
-        """Does the same as `reconstruct` for several images whose padded sizes are equal.
-
-        Args:
-          several: list of y_hat.
-          sizes: list of (height, width).
-
-        Returns:
-          list of uint8 [height, width, 3].
-
-        Raises:
-          ImageError: see `reconstruct`.
-        """
-        pixels = [np.empty([*size, 3], np.uint8) for size in sizes]
-        for place, x_hat in self._pixels(several, pixels):
-            place[...] = np.rint(x_hat, out=x_hat)
-        return pixels
+        picture = np.empty([height, width, 3], np.uint8)
+        for place, strip in self._pixels(y_hat, picture):
+            place[...] = np.rint(strip)
+        return picture
 
     def _pixels(
-        self, several: list[np.ndarray], pictures: list[np.ndarray]
+        self, y_hat: np.ndarray, picture: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields views of parts of the pictures, each with its pixels: float32, 0..255."""
+        """Yields views of parts of the picture, each with its pixels: float32, 0..255."""
 
         def quantized(axis: int, first: int, last: int) -> np.ndarray:
-            part = strips.along(axis, first, last)
-            return np.stack([y_hat[part] for y_hat in several]).astype(np.float32)
+            return y_hat[None][strips.along(axis + 1, first, last)].astype(np.float32)
 
-        with _within_memory(pictures[0].shape):
-            for where, x_hats in self._synthesis.strips(quantized, several[0].shape[:2]):
-                if not np.isfinite(x_hats).all():
+        with self._within_memory(picture.shape):
+            for where, x_hat in self._synthesis.strips(quantized, y_hat.shape[:2]):
+                if not np.isfinite(x_hat).all():
                     raise ImageError(
                         f"{self.name} gives pixels that are not finite; use other weights"
                     )
-                for picture, x_hat in zip(pictures, x_hats):
-                    place = picture[where]
-                    x_hat = padding.crop(x_hat, *place.shape[:2])
-                    yield place, np.clip(x_hat, 0, 1) * 255
+                place = picture[where]
+                yield place, np.clip(padding.crop(x_hat[0], *place.shape[:2]), 0, 1) * 255
+
+    @contextlib.contextmanager
+    def _within_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Turns a lack of memory into an ImageError that names the size of the image."""
+        try:
+            yield
+        except self.runtime.memory_errors as error:
+            raise ImageError(
+                f"not enough memory for an image of {shape[1]}x{shape[0]} pixels; free some, or "
+                "code the image in pieces"
+            ) from error
 
     def compress(self, image: np.ndarray) -> bytes:
         """Codes an image, uint8 [H, W, 3], into one string of bytes. See `encode`."""
@@ -266,25 +255,23 @@ class ImageCodec:
         Raises:
           ImageError, ValueError: see `analyse` and `reconstruct`.
         """
-        y, z, y_hat, z_symbols = (t[0] for t in self._latents([image]))
-        model = self.model
+        y, z, y_hat, z_symbols = self._latents(image)
         y_hat = y_hat.astype(np.float32)
-        z_hat = model.entropy_bottleneck.dequantize(z_symbols[None])
-        phi = model.hyper_synthesis(z_hat)
-        mixture = model.entropy_parameters([y_hat[None], phi])
-        likelihoods_z = model.entropy_bottleneck.likelihoods(z_hat).numpy()[0]
-        bits_y = gaussian_mixture.bits(y_hat[None], *mixture).numpy()[0]
-        bits_z = -np.log2(likelihoods_z.astype(np.float64))
-        weights, means, scales = (t.numpy()[0] for t in mixture)
+        z_hat = z_symbols.astype(np.float32) + self._medians
+        with self._within_memory(image.shape):
+            mixture = self.runtime.mixtures(y_hat[None], z_hat[None])
+        phi, weights, means, scales = (t[0] for t in mixture)
+        bits_y = cross_entropy.bits_of_y(y_hat, weights, means, scales)
+        bits_z = cross_entropy.bits_of_z(z_hat, self.exported)
         x_hat = np.empty(image.shape, np.float32)
-        for place, strip in self._pixels([y_hat], [x_hat]):
+        for place, strip in self._pixels(y_hat, x_hat):
             place[...] = strip
         return {
             "y": y,
             "y_hat": y_hat,
             "z": z,
-            "z_hat": z_hat.numpy()[0],
-            "phi": phi.numpy()[0],
+            "z_hat": z_hat,
+            "phi": phi,
             "weights": weights,
             "means": means,
             "scales": scales,
@@ -294,18 +281,6 @@ class ImageCodec:
             "bits_y": float(bits_y.sum()),
             "bits_z": float(bits_z.sum()),
         }
-
-
-@contextlib.contextmanager
-def _within_memory(shape: tuple[int, ...]) -> Iterator[None]:
-    """Turns a lack of memory into an ImageError that names the size of the image."""
-    try:
-        yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise ImageError(
-            f"not enough memory for an image of {shape[1]}x{shape[0]} pixels; free some, or code "
-            "the image in pieces"
-        ) from error
 
 
 def _check_image(image: np.ndarray) -> None:

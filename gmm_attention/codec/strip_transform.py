@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from gmm_attention import strips
 from gmm_attention.padding import SIDE_MULTIPLE
+from gmm_attention.runtimes.protocol import Transform
 
 # Pixels that go through a transform at a time, seams not counted; bounds memory.
 STRIP_PIXELS = 2**20
@@ -19,29 +18,18 @@ STRIP_ROWS = 192
 
 
 class StripTransform:
-    """Runs analysis, hyper-analysis or synthesis over images of one size, strip by strip.
+    """Runs analysis, hyper-analysis or synthesis over an image, strip by strip.
 
     The numbers are those of the whole image at once: on a CPU, and where they have been compared
     (`tests/test_strips.py`), to the last bit.
 
     Args:
-      transform: the built part of the network, with a method `stages` that returns its steps as
-        `strips.Stage`.
-      channels: number of channels of its input.
+      transform: of a runtime.
       pixels: pixels that an element of its output spans along a side: 16, 64 or 1.
     """
 
-    def __init__(self, transform: Any, channels: int, pixels: int):
-        self._stages: list[strips.Stage] = []
-        self._pixels = pixels
-        dtype = tf.float32
-        for stage in transform.stages():
-            spec = tf.TensorSpec([None, None, None, channels], dtype)
-            graph = tf.function(stage.function, [spec], autograph=False)
-            output = graph.get_concrete_function().outputs[0]
-            channels, dtype = output.shape[-1], output.dtype
-            self._stages.append(stage._replace(function=graph))
-        self._channels = channels
+    def __init__(self, transform: Transform, pixels: int):
+        self._transform, self._pixels = transform, pixels
 
     def strips(
         self, take: Callable[[int, int, int], np.ndarray], sides: Sequence[int]
@@ -50,30 +38,30 @@ class StripTransform:
 
         Args:
           take: function of axis (0 or 1), first and last that returns rows or columns of the
-            inputs, [B, h, w, C] float32.
-          sides: height and width of an input, those of an image padded to multiples of 64 pixels.
+            input, [1, h, w, C] float32.
+          sides: height and width of the input, those of an image padded to multiples of 64 pixels.
 
         Yields:
-          where: index of the strip in an output, without the batch axis.
-          strip: [B, h', w', C'] float32.
+          where: index of the strip in the output, without the batch axis.
+          strip: [1, h', w', C'] float32.
         """
+        transform = self._transform
         positions, multiple = STRIP_PIXELS // self._pixels**2, SIDE_MULTIPLE // self._pixels
-        shorter = min(strips.output_sides(sides, self._stages))
+        shorter = min(strips.output_sides(sides, transform.stages))
         positions = max(positions, STRIP_ROWS // self._pixels * shorter)
         made = strips.in_strips(
-            lambda axis, first, last: tf.constant(take(axis, first, last)),
-            sides, self._stages, 1, tf.concat, positions, multiple,
+            lambda axis, first, last: transform.enter(take(axis, first, last)),
+            sides, transform.stages, transform.leading, transform.concatenate, positions, multiple,
         )  # fmt: skip
         for where, strip in made:
-            yield where, tf.cast(strip, tf.float32).numpy()
+            yield where, transform.leave(strip)
 
     def whole(
-        self, take: Callable[[int, int, int], np.ndarray], sides: Sequence[int], count: int
+        self, take: Callable[[int, int, int], np.ndarray], sides: Sequence[int]
     ) -> np.ndarray:
-        """Returns the whole output of `count` inputs, [count, H', W', C'] float32; see `strips`."""
-        sides_out = strips.output_sides(sides, self._stages)
-        result = np.empty([count, *sides_out, self._channels], np.float32)
-        for where, strip in self.strips(take, sides):
-            everywhere = (slice(None), *where)
-            result[everywhere] = strip
+        """Returns the whole output of one input, [H', W', C'] float32; see `strips`."""
+        sides_out = strips.output_sides(sides, self._transform.stages)
+        result = np.empty([*sides_out, self._transform.channels], np.float32)
+        for where, (strip,) in self.strips(take, sides):
+            result[where] = strip
         return result

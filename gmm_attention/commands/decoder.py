@@ -6,15 +6,11 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
-
-from gmm_attention import cli, runtime
+from gmm_attention import cli
 from gmm_attention.codec import file_format
 from gmm_attention.codec.file_format import Coded
-from gmm_attention.codec.latent_codec import z_sides
 from gmm_attention.commands import coding_options
 from gmm_attention.errors import BitstreamError, CodecError, naming
 from gmm_attention.files import make_folder
@@ -22,10 +18,7 @@ from gmm_attention.images import check_png, write_png
 from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.folder import run_folder
 from gmm_attention.pipeline.summary import Summary
-from gmm_attention.pipeline.tasks import SharedLatentCodec
-
-if TYPE_CHECKING:  # importing it imports TensorFlow, which --help must not wait for
-    from gmm_attention.codec.image_codec import ImageCodec
+from gmm_attention.start_up import Setup, Started
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "seconds", "error")
 
@@ -47,39 +40,19 @@ class CodedPair(NamedTuple):
         return coded_files.names(self.stem)[0]
 
 
-class _Decoded(NamedTuple):
-    """A decoded image, before or after its synthesis.
-
-    Attributes:
-      height, width: pixels.
-      num_bytes: size of both files together.
-      seconds: time spent on it so far.
-      array: y_hat [H/16, W/16, N] int32 before the synthesis, uint8 [H, W, 3] after it.
-    """
-
-    height: int
-    width: int
-    num_bytes: int
-    seconds: float
-    array: np.ndarray
-
-
 class Decoding:
     """The task of the decoder: read and decode, synthesize, write.
 
     Its methods are those of `pipeline.folder.ImageTask`.
 
     Args:
-      codec: ImageCodec; a pickled copy of the task, in a worker, has none.
-      latent_codec: SharedLatentCodec of the same model.
+      setup: Setup of the codec.
+      started: what is known of it since the start.
       max_pixels: larger images are refused.
     """
 
-    def __init__(self, codec: ImageCodec, latent_codec: SharedLatentCodec, max_pixels: int):
-        self._codec, self._latent_codec, self._max_pixels = codec, latent_codec, max_pixels
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_codec": None}
+    def __init__(self, setup: Setup, started: Started, max_pixels: int):
+        self._setup, self._started, self._max_pixels = setup, started, max_pixels
 
     def size(self, pair: CodedPair) -> int:
         name = coded_files.names(pair.stem)[0]
@@ -89,43 +62,29 @@ class Decoding:
             return 0  # reported when the image is decoded
         return height * width
 
-    def load(self, pair: CodedPair) -> _Decoded:
+    def process(self, pair: CodedPair) -> dict[str, Any]:
+        codec = self._setup.codec(self._started.fingerprint)
         files, names = coded_files.read(pair.stem), coded_files.names(pair.stem)
         begin = time.monotonic()
-        height, width, y_hat = self._latent_codec.get().decode(
-            *files, names=names, max_pixels=self._max_pixels
-        )
-        return _Decoded(height, width, sum(map(len, files)), time.monotonic() - begin, y_hat)
-
-    def batch(self, decoded: _Decoded) -> tuple[int, tuple[int, int]]:
-        size = decoded.height, decoded.width
-        return self._codec.most_together(*size), z_sides(*size)
-
-    def transform(self, pairs: Sequence[CodedPair], decoded: Sequence[_Decoded]) -> list[_Decoded]:
-        begin = time.monotonic()
-        with naming(pairs[0]):
-            pictures = self._codec.synthesize(
-                [one.array for one in decoded], [(one.height, one.width) for one in decoded]
-            )
-        seconds = (time.monotonic() - begin) / len(decoded)
-        return [
-            one._replace(array=picture, seconds=one.seconds + seconds)
-            for one, picture in zip(decoded, pictures)
-        ]
-
-    def finish(self, pair: CodedPair, decoded: _Decoded) -> dict[str, Any]:
+        with naming(pair):
+            picture = codec.decode(*files, names=names, max_pixels=self._max_pixels)
+        seconds = time.monotonic() - begin
         make_folder(os.path.dirname(pair.target))
-        write_png(pair.target, decoded.array)
-        figures = coded_files.figures(decoded.height, decoded.width, decoded.num_bytes)
-        return {**figures, "seconds": decoded.seconds}
+        write_png(pair.target, picture)
+        figures = coded_files.figures(picture.shape[0], picture.shape[1], sum(map(len, files)))
+        return {**figures, "seconds": seconds}
 
     def existing(self, pair: CodedPair) -> dict[str, Any] | None:
         def fits(coded: Coded) -> bool:
             return check_png(pair.target) == (coded.height, coded.width)
 
-        sources = coded_files.names(pair.stem)
         return coded_files.existing_figures(
-            self._latent_codec.get(), pair.stem, [pair.target], sources, fits
+            self._started.num_filters,
+            self._started.fingerprint,
+            pair.stem,
+            [pair.target],
+            coded_files.names(pair.stem),
+            fits,
         )
 
     def text(self, pair: CodedPair, figures: dict[str, Any]) -> str:
@@ -177,21 +136,20 @@ def _run(args: argparse.Namespace) -> int:
         for stem, name in _find_coded(args.input)
     ]
     begin = time.monotonic()
-    num_workers = runtime.divide_cores(args.jobs, len(pairs), args.device)
-    codec = runtime.start(args.model, args.device, args.precision)
-    ready = time.monotonic()
-    with SharedLatentCodec(codec, num_workers) as latent_codec:
-        task = Decoding(codec, latent_codec, args.max_pixels)
+    with coding_options.start(args, args.model, len(pairs)) as (setup, started, processes):
+        ready = time.monotonic()
+        task = Decoding(setup, started, args.max_pixels)
         with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
             results, failed = run_folder(
-                codec, pairs, task, num_workers, summary, args.skip_existing, args.quiet
+                pairs, task, processes, summary, args.skip_existing, args.quiet
             )
     if not args.quiet:
         seconds = [figures["seconds"] for figures in results]
         mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
         print(
             f"{cli.count_text(len(results), len(results) + len(failed))}{mean}; "
-            f"start-up {ready - begin:.1f} s, then {time.monotonic() - ready:.1f} s"
+            f"{started.runtime}, start-up {ready - begin:.1f} s, "
+            f"then {time.monotonic() - ready:.1f} s"
         )
         for pair in failed:
             print(f"failed: {pair}")
@@ -212,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         default=cli.DEFAULT_MODEL,
         help=f"{cli.MODEL_HELP} ({cli.DEFAULT_MODEL})",
     )
-    args = parser.parse_args(argv)
+    args = coding_options.parse(parser, argv)
     return cli.run_main(lambda: _run(args), args.quiet)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import glob
+import contextlib
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from gmm_attention import cli, runtime
-from gmm_attention.checkpoints import files as model_files
-from gmm_attention.checkpoints.locate import locate
+from gmm_attention import cli, metrics
+from gmm_attention.checkpoints.locate import known_models, locate
 from gmm_attention.codec.file_format import Coded
-from gmm_attention.codec.latent_codec import z_sides
 from gmm_attention.commands import coding_options
 from gmm_attention.errors import CheckpointError, CodecError, naming
 from gmm_attention.files import make_folder, write_atomically
@@ -25,10 +22,7 @@ from gmm_attention.images import read_image, read_size
 from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.folder import run_folder
 from gmm_attention.pipeline.summary import Summary
-from gmm_attention.pipeline.tasks import SharedLatentCodec
-
-if TYPE_CHECKING:  # importing it imports TensorFlow, which --help must not wait for
-    from gmm_attention.codec.image_codec import ImageCodec
+from gmm_attention.start_up import Setup, Started, shown_name
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "psnr", "ms_ssim", "seconds", "error")
 
@@ -50,51 +44,21 @@ class Photograph(NamedTuple):
         return self.path
 
 
-class _Analysed(NamedTuple):
-    """The rounded latents of an image, and the quality of their reconstruction, if measured.
-
-    Attributes:
-      height, width: pixels.
-      z_symbols: [H/64, W/64, N] int32, padded.
-      y_hat: [H/16, W/16, N] int32, padded.
-      seconds: time spent on the analysis.
-      psnr: dB.
-      ms_ssim: 0..1; None also if the image is too small.
-    """
-
-    height: int
-    width: int
-    z_symbols: np.ndarray
-    y_hat: np.ndarray
-    seconds: float
-    psnr: float | None = None
-    ms_ssim: float | None = None
-
-
 class Encoding:
-    """The task of the encoder: read, analyse, code and write.
+    """The task of the encoder: read, code, measure, write.
 
     Its methods are those of `pipeline.folder.ImageTask`.
 
     Args:
-      codec: ImageCodec; a pickled copy of the task, in a worker, has none.
-      latent_codec: SharedLatentCodec of the same model.
+      setup: Setup of the codec.
+      started: what is known of it since the start.
       max_pixels: larger images are refused.
       measure: whether to synthesize each image as well, for its PSNR and MS-SSIM.
     """
 
-    def __init__(
-        self,
-        codec: ImageCodec,
-        latent_codec: SharedLatentCodec,
-        max_pixels: int,
-        measure: bool,
-    ):
-        self._codec, self._latent_codec = codec, latent_codec
+    def __init__(self, setup: Setup, started: Started, max_pixels: int, measure: bool):
+        self._setup, self._started = setup, started
         self._max_pixels, self._measure = max_pixels, measure
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_codec": None}
 
     def size(self, photograph: Photograph) -> int:
         try:
@@ -103,51 +67,26 @@ class Encoding:
             return 0  # reported when the image is read
         return height * width
 
-    def load(self, photograph: Photograph) -> np.ndarray:
-        return read_image(photograph.path, self._max_pixels)
-
-    def batch(self, image: np.ndarray) -> tuple[int, tuple[int, int]]:
-        height, width = image.shape[:2]
-        return self._codec.most_together(height, width), z_sides(height, width)
-
-    def transform(
-        self, photographs: Sequence[Photograph], images: Sequence[np.ndarray]
-    ) -> list[_Analysed]:
+    def process(self, photograph: Photograph) -> dict[str, Any]:
+        codec = self._setup.codec(self._started.fingerprint)
+        image = read_image(photograph.path, self._max_pixels)
+        height, width, _ = image.shape
+        psnr = ms_ssim = None
         begin = time.monotonic()
-        with naming(photographs[0]):
-            latents = self._codec.analyse(list(images))
-            seconds = (time.monotonic() - begin) / len(images)
-            analysed = [
-                _Analysed(image.shape[0], image.shape[1], z_symbols, y_hat, seconds)
-                for image, (z_symbols, y_hat) in zip(images, latents)
-            ]
-            if not self._measure:
-                return analysed
-            pictures = self._codec.synthesize(
-                [one.y_hat for one in analysed], [(one.height, one.width) for one in analysed]
-            )
-        from gmm_attention import metrics
-
-        return [
-            one._replace(psnr=metrics.psnr(*pair), ms_ssim=metrics.ms_ssim(*pair))
-            for one, pair in zip(analysed, zip(images, pictures))
-        ]
-
-    def finish(self, photograph: Photograph, analysed: _Analysed) -> dict[str, Any]:
-        begin = time.monotonic()
-        height, width = analysed.height, analysed.width
         with naming(photograph):
-            npz, y_string = self._latent_codec.get().encode(
-                height, width, analysed.z_symbols, analysed.y_hat
-            )
-        seconds = analysed.seconds + time.monotonic() - begin
+            npz, y_string, y_hat = codec.encode(image)
+            seconds = time.monotonic() - begin
+            if self._measure:
+                picture = codec.reconstruct(y_hat, height, width)
+                psnr, ms_ssim = metrics.psnr(image, picture), metrics.ms_ssim(image, picture)
+        # Last: an image that fails must not be taken for one that is done.
         make_folder(os.path.dirname(photograph.stem))
         write_atomically(dict(zip(coded_files.names(photograph.stem), (npz, y_string))))
         return {
             **coded_files.figures(height, width, len(npz) + len(y_string)),
             "side_bpp": 8 * len(npz) / (height * width),
-            "psnr": analysed.psnr,
-            "ms_ssim": analysed.ms_ssim,
+            "psnr": psnr,
+            "ms_ssim": ms_ssim,
             "seconds": seconds,
         }
 
@@ -156,7 +95,8 @@ class Encoding:
             return sorted(read_size(photograph.path)) == sorted((coded.height, coded.width))
 
         return coded_files.existing_figures(
-            self._latent_codec.get(),
+            self._started.num_filters,
+            self._started.fingerprint,
             photograph.stem,
             coded_files.names(photograph.stem),
             [photograph.path],
@@ -209,7 +149,7 @@ def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, flo
     """Chooses a model by the rates that `evaluate.py --record` wrote into the models' settings.
 
     Args:
-      paths: of the models to choose from, or None for all in models/.
+      paths: of the models to choose from, or None for all that have a name.
       target: wanted bpp.
 
     Returns:
@@ -218,19 +158,24 @@ def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, flo
     Raises:
       CheckpointError: no such model, or none whose rate is known.
     """
-    if paths is None:
-        found = glob.glob(os.path.join(cli.MODELS, "*", model_files.SETTINGS_FILE))
-        paths = sorted(os.path.dirname(path) for path in found)
+    models = known_models() if paths is None else paths
     rates = {}
-    for path in paths:
-        settings = locate(path).settings  # a TF1 checkpoint has none, and so no rate
-        bpp = settings.get("measured", {}).get("Kodak", {}).get("bpp")
-        if isinstance(bpp, (int, float)):
-            rates[path] = bpp
+    for path in models:
+        try:
+            settings = locate(path).settings  # a TF1 checkpoint has none, and so no rate
+        except CheckpointError:
+            if paths is not None:  # of models that nobody has named, another may do
+                raise
+            continue
+        with contextlib.suppress(KeyError, TypeError):  # figures of another shape
+            bpp = settings["measured"]["Kodak"]["bpp"]
+            if math.isfinite(bpp):
+                rates[path] = bpp
     if not rates:
+        names = ", ".join(map(shown_name, models)) or cli.MODELS
         raise CheckpointError(
-            f"{', '.join(paths) or cli.MODELS}: no model whose rate on Kodak is known; give one "
-            "by --model, or measure it: evaluate.py --images KODAK --models MODEL --record"
+            f"{names}: no model whose rate on Kodak is known; give one by --model, or measure it: "
+            "evaluate.py --images KODAK --models MODEL --record"
         )
     return min(rates.items(), key=lambda item: abs(item[1] - target))
 
@@ -244,19 +189,24 @@ def _run(args: argparse.Namespace) -> int:
     if args.target_bpp:
         model, rate = _nearest_model(args.model, args.target_bpp)
         if not args.quiet:
-            print(f"target {args.target_bpp:.4f} bpp: {model}, {rate:.4f} bpp on Kodak, is nearest")
+            print(
+                f"target {args.target_bpp:.4f} bpp: {shown_name(model)}, {rate:.4f} bpp on Kodak, "
+                "is nearest"
+            )
     begin = time.monotonic()
-    num_workers = runtime.divide_cores(args.jobs, len(photographs), args.device)
-    codec = runtime.start(model, args.device, args.precision)
-    ready = time.monotonic()
-    if not args.quiet:
-        print(f"{model}: fingerprint {codec.fingerprint.hex()}, start-up {ready - begin:.1f} s")
-    measure = bool(args.summary or not args.quiet)
-    with SharedLatentCodec(codec, num_workers) as latent_codec:
-        task = Encoding(codec, latent_codec, args.max_pixels, measure)
+    with coding_options.start(args, model, len(photographs)) as (setup, started, processes):
+        ready = time.monotonic()
+        if not args.quiet:
+            print(
+                f"{shown_name(setup.model)}: fingerprint {started.fingerprint.hex()}, "
+                f"{started.runtime}, start-up {ready - begin:.1f} s",
+                flush=True,
+            )
+        measure = bool(args.summary or not args.quiet)
+        task = Encoding(setup, started, args.max_pixels, measure)
         with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
             results, failed = run_folder(
-                codec, photographs, task, num_workers, summary, args.skip_existing, args.quiet
+                photographs, task, processes, summary, args.skip_existing, args.quiet
             )
     if not args.quiet:
         total = len(results) + len(failed)
@@ -291,10 +241,10 @@ def main(argv: list[str] | None = None) -> int:
         "--target-bpp",
         metavar="BPP",
         type=cli.positive,
-        help="choose, from the models given or else from all in models/, the one whose mean rate "
-        "on Kodak is nearest to this many bits per pixel",
+        help="choose, from the models given or else from all in ./models and all installed, the "
+        "one whose mean rate on Kodak is nearest to this many bits per pixel",
     )
-    args = parser.parse_args(argv)
+    args = coding_options.parse(parser, argv)
     if args.model and len(args.model) > 1 and not args.target_bpp:
         parser.error("--model takes several only with --target-bpp")
     return cli.run_main(lambda: _run(args), args.quiet)

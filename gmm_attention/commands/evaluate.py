@@ -21,16 +21,17 @@ if TYPE_CHECKING:  # these import matplotlib and more, which --help must not wai
     from gmm_attention.evaluation.curves import Curve
     from gmm_attention.evaluation.many_images import Task
     from gmm_attention.evaluation.results import Means, Results, RowsByModel
+    from gmm_attention.start_up import Setup
 
 
 def _record(
-    all_means: Sequence[Means], models: dict[str, dict[str, Any]], image_set: str, total: int
+    all_means: Sequence[Means], models: dict[str, ModelPath], image_set: str, total: int
 ) -> None:
     """Writes means into the models' settings.
 
     Args:
       all_means: list of Means, of models that are directories.
-      models: dict of path to settings.
+      models: dict of the name that results give a model to its ModelPath.
       image_set: name of the set that was measured.
       total: number of its images.
 
@@ -46,55 +47,75 @@ def _record(
         figures = {"images": m.images, "bpp": round(m.bpp, 6), "psnr": round(m.psnr, 4)}
         if m.ms_ssim is not None:
             figures["ms_ssim"] = round(m.ms_ssim, 6)
-        settings = models[m.model]
+        settings = models[m.model].settings
         settings["measured"] = {**settings.get("measured", {}), image_set: figures}
-        model_files.save_settings(m.model, settings)
+        model_files.save_settings(models[m.model].path, settings)
 
 
-def _measure(
-    args: argparse.Namespace,
-    image_set: str,
-    found: Sequence[tuple[Path, str]],
-    models: Sequence[str],
-    measured: Results,
-) -> dict[str, RowsByModel]:
+class _Plan(NamedTuple):
+    """What there is to evaluate.
+
+    Attributes:
+      found: list of (path, name) of the images.
+      image_set: name of the image set in the curves.
+      models: dict of the name that results give a model to its ModelPath.
+      published: list of Curve to compare with.
+      folder: where the results go.
+    """
+
+    found: list[tuple[Path, str]]
+    image_set: str
+    models: dict[str, ModelPath]
+    published: list[Curve]
+    folder: str
+
+
+def _measure(args: argparse.Namespace, plan: _Plan, measured: Results) -> dict[str, RowsByModel]:
     """Measures models, and other codecs at their rates.
 
     Args:
       args: the arguments.
-      image_set: name of the image set.
-      found: list of (path, name) of the images.
-      models: list of paths.
+      plan: _Plan.
       measured: Results, whose rows are not measured again.
 
     Returns:
       dict of the codec's title to dict of model to list of rows; the title of the models
       themselves is `results.OWN`.
     """
+    from gmm_attention import start_up
     from gmm_attention.evaluation import codecs, many_images, results
 
     titles = [results.OWN, *(codecs.FORMATS[name].title for name in args.codecs)]
     rows: dict[str, RowsByModel] = {title: {} for title in titles}
     with many_images.start_workers(args.jobs) as workers:
-        for model in models:
-            tasks = many_images.model_tasks(image_set, found, model, args.device, args.estimate)
+        for model, path in plan.models.items():
+            setup = _setup(args, path)
+            tasks = many_images.model_tasks(
+                plan.image_set, plan.found, model, path, setup, args.estimate
+            )
             if not all(measured.get(task.identity) for task in tasks):
-                many_images.load(workers, model, args.device)
+                started = start_up.start(setup, workers)
+                if not args.quiet:
+                    print(f"{model}: measured by {started.runtime}", flush=True)
             own = many_images.rows_of(tasks, measured, workers, args.quiet)
             rows[results.OWN][model] = own
             for name in args.codecs if own else ():
-                tasks = many_images.format_tasks(found, own, name, args.device)
+                tasks = many_images.format_tasks(plan.found, own, name)
                 title = codecs.FORMATS[name].title
                 rows[title][model] = many_images.rows_of(tasks, measured, workers, args.quiet)
     return rows
 
 
-def _take_bits_apart(
-    args: argparse.Namespace,
-    found: Sequence[tuple[Path, str]],
-    models: Sequence[str],
-    folder: str,
-) -> tuple[str, int]:
+def _setup(args: argparse.Namespace, model: ModelPath) -> Setup:
+    """How each of the processes loads a model; see `set_up`."""
+    from gmm_attention.start_up import set_up
+
+    options = "float32", args.runtime, args.device
+    setup, _ = set_up(model.path, *options, args.jobs, num_images=args.jobs)
+    return setup._replace(warm=True)
+
+
+def _take_bits_apart(args: argparse.Namespace, plan: _Plan) -> tuple[str, int]:
     """Writes bits.csv, channels.csv and the maps.
 
     Returns:
@@ -103,18 +124,18 @@ def _take_bits_apart(
     from gmm_attention.evaluation import many_images, report
 
     by_model: dict[str, list[tuple[str, Bits]]] = {}
-    folder_names = _folder_names(models)
+    folder_names = _folder_names(list(plan.models))
     with many_images.start_workers(args.jobs) as workers:
-        for model in models:
-            maps = os.path.join(folder, "bits", folder_names[model])
-            tasks = many_images.bits_tasks(found, model, args.device, maps)
+        for model, path in plan.models.items():
+            maps = os.path.join(plan.folder, "bits", folder_names[model])
+            tasks = many_images.bits_tasks(plan.found, model, _setup(args, path), maps)
             done = dict(many_images.finish_all(workers, tasks, _finish_bits, args.quiet))
-            by_model[model] = [(name, done[name]) for _, name in found if name in done]
+            by_model[model] = [(name, done[name]) for _, name in plan.found if name in done]
     images, channels = report.bits_rows(by_model)
     for name, rows in (("bits.csv", images), ("channels.csv", channels)):
         if rows:
-            write_rows(os.path.join(folder, name), list(rows[0]), rows)
-    return report.bits_table(by_model), len(models) * len(found) - len(images)
+            write_rows(os.path.join(plan.folder, name), list(rows[0]), rows)
+    return report.bits_table(by_model), len(plan.models) * len(plan.found) - len(images)
 
 
 def _folder_names(models: Sequence[str]) -> dict[str, str]:
@@ -141,11 +162,12 @@ def _finish_bits(task: Task, result: Bits) -> tuple[str, tuple[str, Bits]]:
     return f"{model}: {image}: {bpp:.4f} bpp taken apart", (image, result)
 
 
-def _draw_crops(args: argparse.Namespace, path: Path, model: str, folder: str) -> None:
+def _draw_crops(args: argparse.Namespace, plan: _Plan) -> None:
     """Draws a part of the original, and of what the model and codecs at its rate make of it."""
-    from gmm_attention.evaluation import codecs, many_images, one_image, plots, results
+    from gmm_attention.evaluation import codecs, one_image, plots, results
     from gmm_attention.images import read_image
 
+    ((path, _),), (model,) = plan.found, plan.models.values()
     x, y, width, height = args.crop
     image = read_image(path)
     if 0 in (width, height) or y + height > image.shape[0] or x + width > image.shape[1]:
@@ -154,7 +176,7 @@ def _draw_crops(args: argparse.Namespace, path: Path, model: str, folder: str) -
             f"{image.shape[1]}x{image.shape[0]} pixels; give a smaller one"
         )
     with naming(path):
-        figures, picture = one_image.measure(many_images.load_codec(model, args.device), image)
+        figures, picture = one_image.measure(_setup(args, model).codec(), image)
         pictures = [(results.OWN, figures, picture)]
         for name in args.codecs:
             measured = one_image.measure_format(name, image, figures["bpp"])
@@ -162,7 +184,7 @@ def _draw_crops(args: argparse.Namespace, path: Path, model: str, folder: str) -
     captions = ["original", *(_caption(title, figures) for title, figures, _ in pictures)]
     whole = [image, *(picture for _, _, picture in pictures)]
     crops = [picture[y : y + height, x : x + width] for picture in whole]
-    plots.side_by_side(os.path.join(folder, "crops.png"), list(zip(captions, crops)))
+    plots.side_by_side(os.path.join(plan.folder, "crops.png"), list(zip(captions, crops)))
 
 
 def _caption(title: str, figures: dict[str, Any]) -> str:
@@ -191,7 +213,7 @@ def _write_curves(
     Args:
       args: the arguments.
       means: dict of the codec's title to dict of model to Means.
-      models: dict of path to settings.
+      models: dict of model to settings.
       image_set: name of the image set.
       folder: where the files go.
 
@@ -213,37 +235,20 @@ def _write_curves(
     return own, beside
 
 
-class _Plan(NamedTuple):
-    """What there is to evaluate.
-
-    Attributes:
-      found: list of (path, name) of the images.
-      image_set: name of the image set in the curves.
-      models: dict of path to ModelPath.
-      published: list of Curve to compare with.
-      folder: where the results go.
-    """
-
-    found: list[tuple[Path, str]]
-    image_set: str
-    models: dict[str, ModelPath]
-    published: list[Curve]
-    folder: str
-
-
 def _plan(args: argparse.Namespace) -> _Plan:
     """Finds everything, and reports errors before the seconds that TensorFlow takes to start."""
     from gmm_attention.evaluation import codecs, comparison, grouping
     from gmm_attention.image_folders import find_images
+    from gmm_attention.start_up import shown_name
 
     found = find_images(args.images)
-    models = {model: locate(model) for model in args.models}
-    losses = grouping.by_loss({path: model.settings for path, model in models.items()})
-    for path, model in models.items() if args.record else ():
+    models = {shown_name(model.path): model for model in map(locate, args.models)}
+    losses = grouping.by_loss({name: model.settings for name, model in models.items()})
+    for model in models.values() if args.record else ():
         if model.kind is Kind.TF1:
             raise CodecError(
-                f"{path}: a TF1 checkpoint has no settings.json to --record figures in; export it "
-                f"by python -m gmm_attention.export {path} models/NAME"
+                f"{model.path}: a TF1 checkpoint has no settings.json to --record figures in; "
+                f"export it by python -m gmm_attention.export {model.path} models/NAME"
             )
     for name in args.codecs:
         codecs.check(name)
@@ -273,9 +278,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     plan = _plan(args)
     found, image_set, folder = plan.found, plan.image_set, plan.folder
-    models = {path: model.settings for path, model in plan.models.items()}
+    models = {name: model.settings for name, model in plan.models.items()}
     measured = results.Results(os.path.join(folder, "images.csv"))
-    rows = _measure(args, image_set, found, list(models), measured)
+    rows = _measure(args, plan, measured)
     failed = sum(len(found) - len(r) for by_model in rows.values() for r in by_model.values())
     means = {
         title: {model: results.means(r) for model, r in by_model.items() if r}
@@ -294,13 +299,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     )
     if args.record:
-        _record(own_means, models, image_set, len(found))
+        _record(own_means, plan.models, image_set, len(found))
     if args.bits:
-        table, bits_failed = _take_bits_apart(args, found, list(models), folder)
+        table, bits_failed = _take_bits_apart(args, plan)
         say(table)
         failed += bits_failed
     if args.crop:
-        _draw_crops(args, found[0][0], args.models[0], folder)
+        _draw_crops(args, plan)
     say(f"results in {folder}" + (f"; {failed} measurements failed" if failed else ""))
     return 1 if failed else 0
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gmm_attention import cli
 from gmm_attention.cli import number
+from gmm_attention.commands.coding_options import add_runtime
 
 DESCRIPTION = """\
 Measures models on photographs, by real files, and compares them with published curves.
@@ -143,4 +144,5 @@ def _add_run(add: _Add) -> None:
         help="write the means into each model's settings.json, where encoder.py --target-bpp "
         "finds them",
     )
+    add_runtime(add)
     cli.add_device_and_quiet(add)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gmm_attention import requirements
 from gmm_attention.cli import number, run_main
 from gmm_attention.errors import TrainingError
 from gmm_attention.training import options, recipe, running, state
@@ -265,6 +266,7 @@ def _next_command(weights: str) -> str:
 
 
 def _train(args: argparse.Namespace, settings: recipe.Recipe) -> int:
+    requirements.need_tensorflow("training")
     name = f"{settings.metric}-{settings.lmbda:g}-n{settings.num_filters}"
     folder = RunFolder(args.output or os.path.join("runs", name))
     # Errors in the photographs are reported before the seconds that TensorFlow takes to start.
@@ -342,6 +344,7 @@ def _export(args: argparse.Namespace, loop: Loop, trainer: TrainStep) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     """Copies a runner's state into --output."""
+    requirements.need_tensorflow("training")
     arrays, settings = state.load(args.import_from)
     if RunFolder(args.output).has_state():
         raise TrainingError(f"{args.output}: holds a state already; give another --output")

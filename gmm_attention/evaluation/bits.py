@@ -8,7 +8,7 @@ import numpy as np
 
 from gmm_attention.codec import file_format
 
-if TYPE_CHECKING:  # importing it imports TensorFlow
+if TYPE_CHECKING:
     from gmm_attention.codec.image_codec import ImageCodec
 
 
@@ -50,7 +50,7 @@ def bits_of(codec: ImageCodec, image: np.ndarray) -> Bits:
     """
     npz, y_string, _ = codec.encode(image)
     coded = file_format.unpack(
-        npz, y_string, codec.model.num_filters, codec.fingerprint, ("", "", codec.name)
+        npz, y_string, codec.num_filters, codec.fingerprint, ("", "", codec.name)
     )
     arrays = codec.inspect(image)
     y, z = arrays["element_bits_y"], arrays["element_bits_z"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from loky import cpu_count
 from PIL import __version__ as pillow_version
 
-from gmm_attention import cli, runtime
-from gmm_attention.checkpoints.locate import locate
+from gmm_attention import cli
+from gmm_attention.checkpoints.locate import ModelPath
 from gmm_attention.errors import naming, within_memory
-from gmm_attention.evaluation import codecs, results
+from gmm_attention.evaluation import codecs, one_image, results
 from gmm_attention.evaluation.results import Results, Row
 from gmm_attention.files import make_folder
 from gmm_attention.images import read_image
-from gmm_attention.pipeline.workers import Workers, report_dead_worker
+from gmm_attention.pipeline.workers import Workers, report_lost_processes
+from gmm_attention.start_up import Setup
 
-if TYPE_CHECKING:  # importing them imports TensorFlow or what workers do without
-    from gmm_attention.codec.image_codec import ImageCodec
+if TYPE_CHECKING:
     from gmm_attention.evaluation.bits import Bits
 
 _Finished = TypeVar("_Finished")
@@ -45,44 +44,30 @@ class Task(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-# The calls. With workers, TensorFlow is imported only there.
+# The calls.
 
 
-@functools.lru_cache(maxsize=1)
-def load_codec(model: str, device: str) -> ImageCodec:
-    """Loads an ImageCodec, of which each process keeps the last one; see `runtime.start`."""
-    return runtime.start(model, device)
-
-
-def _load(model: str, device: str) -> None:
-    load_codec(model, device)
-
-
-def _measure(model: str, device: str, estimate: bool, path: str) -> dict[str, Any]:
-    from gmm_attention.evaluation import one_image
-
-    codec, image = load_codec(model, device), read_image(path)
+def _measure(setup: Setup, estimate: bool, path: str) -> dict[str, Any]:
+    codec, image = setup.codec(), read_image(path)
     with naming(path):
-        if estimate:
-            return one_image.estimate(codec, image)
-        return one_image.measure(codec, image)[0]
+        figures = (
+            one_image.estimate(codec, image) if estimate else one_image.measure(codec, image)[0]
+        )
+    return {**figures, "runtime": codec.runtime.title}
 
 
-def _measure_format(name: str, bpp: float, device: str, path: str) -> dict[str, Any]:
-    from gmm_attention.evaluation import one_image
-
-    runtime.choose_device(device)
+def _measure_format(name: str, bpp: float, path: str) -> dict[str, Any]:
     codecs.check(name)
     image = read_image(path)
     with naming(path):
         return one_image.measure_format(name, image, bpp)[0]
 
 
-def _take_bits_apart(model: str, device: str, path: str, picture: str, title: str) -> Bits:
+def _take_bits_apart(setup: Setup, path: str, picture: str, title: str) -> Bits:
     """Counts the bits of an image, and draws their map into the file `picture`."""
     from gmm_attention.evaluation import bits, plots
 
-    codec, image = load_codec(model, device), read_image(path)
+    codec, image = setup.codec(), read_image(path)
     with naming(path):
         result = bits.bits_of(codec, image)
     make_folder(os.path.dirname(picture))
@@ -94,16 +79,6 @@ def start_workers(jobs: int) -> Workers:
     """Starts workers for a number of simultaneous tasks; for one, this process is enough."""
     threads = max(1, cpu_count() // jobs)
     return Workers(jobs if jobs > 1 else 0, threads)
-
-
-def load(workers: Workers, model: str, device: str) -> None:
-    """Loads a model in one of the processes, so that its errors are reported once.
-
-    Raises:
-      CodecError: see `runtime.start`; or a worker died.
-    """
-    with _report_dead_worker(), within_memory(model):
-        workers.submit(_load, model, device).result()
 
 
 def finish_all(
@@ -132,7 +107,7 @@ def finish_all(
         with within_memory(task.path):
             return finish(task, result())
 
-    with _report_dead_worker():
+    with report_lost_processes("the same command goes on from here"):
         return cli.process_all(_outcomes(workers, tasks), process, quiet, len(tasks))
 
 
@@ -147,15 +122,12 @@ def _outcomes(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[Task, C
         yield futures[future], future.result
 
 
-def _report_dead_worker() -> contextlib.AbstractContextManager[None]:
-    return report_dead_worker("the same command goes on from here")
-
-
 def model_tasks(
     image_set: str,
     found: Iterable[tuple[Path, str]],
-    model: str,
-    device: str,
+    name: str,
+    model: ModelPath,
+    setup: Setup,
     estimate: bool,
 ) -> list[Task]:
     """Makes the tasks that measure a model on images.
@@ -163,42 +135,40 @@ def model_tasks(
     Args:
       image_set: name of the image set.
       found: list of (path, name), see `image_folders.find_images`.
-      model: path.
-      device: "auto", "cpu" or "gpu".
+      name: what rows call the model.
+      model: ModelPath.
+      setup: Setup of its codec.
       estimate: whether to measure the cross-entropy instead of coded files.
-
-    Raises:
-      CheckpointError: see `locate`.
     """
-    weights = _digest_of_files(locate(model).weight_files)
+    weights = _digest_of_files(model.weight_files)
     return [
         Task(
             str(path),
             {
                 "set": image_set,
                 "codec": results.OWN,
-                "model": model,
+                "model": name,
                 "rate": results.ESTIMATE if estimate else results.FILES,
-                "image": name,
-                "inputs": results.digest(results.METHOD, weights, _digest_of_files([path])),
+                "image": image,
+                # Latents may differ between runtimes, if rarely.
+                "inputs": results.digest(
+                    results.METHOD, setup.runtime, weights, _digest_of_files([path])
+                ),
             },
             _measure,
-            (model, device, estimate, str(path)),
+            (setup, estimate, str(path)),
         )
-        for path, name in found
+        for path, image in found
     ]
 
 
-def format_tasks(
-    found: Iterable[tuple[Path, str]], rows: Sequence[Row], name: str, device: str
-) -> list[Task]:
+def format_tasks(found: Iterable[tuple[Path, str]], rows: Sequence[Row], name: str) -> list[Task]:
     """Makes the tasks that measure a format on images, at a model's rate on each of them.
 
     Args:
       found: list of (path, name), see `image_folders.find_images`.
       rows: the model's rows, at least one; images without a row are left out.
       name: of the format, a key of `codecs.FORMATS`.
-      device: "auto", "cpu" or "gpu", where MS-SSIM is computed.
     """
     by_image = {row["image"]: row for row in rows}
     image_format = codecs.FORMATS[name]
@@ -220,7 +190,7 @@ def format_tasks(
                 ),
             },
             _measure_format,
-            (name, by_image[image]["bpp"], device, str(path)),
+            (name, by_image[image]["bpp"], str(path)),
         )
         for path, image in found
         if image in by_image
@@ -228,15 +198,22 @@ def format_tasks(
 
 
 def bits_tasks(
-    found: Iterable[tuple[Path, str]], model: str, device: str, folder: str
+    found: Iterable[tuple[Path, str]], model: str, setup: Setup, folder: str
 ) -> list[Task]:
-    """Makes the tasks that count the bits of images, and draw a map of each into a folder."""
+    """Makes the tasks that count the bits of images, and draw a map of each into a folder.
+
+    Args:
+      found: list of (path, name), see `image_folders.find_images`.
+      model: what titles call the model.
+      setup: Setup of its codec.
+      folder: of the maps.
+    """
     return [
         Task(
             str(path),
             {"model": model, "image": name},
             _take_bits_apart,
-            (model, device, str(path), os.path.join(folder, f"{name}.png"), f"{name}, {model}"),
+            (setup, str(path), os.path.join(folder, f"{name}.png"), f"{name}, {model}"),
         )
         for path, name in found
     ]

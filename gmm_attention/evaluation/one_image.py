@@ -11,7 +11,7 @@ import numpy as np
 from gmm_attention import metrics
 from gmm_attention.evaluation import codecs
 
-if TYPE_CHECKING:  # importing it imports TensorFlow
+if TYPE_CHECKING:
     from gmm_attention.codec.image_codec import ImageCodec
 
 _Result = TypeVar("_Result")

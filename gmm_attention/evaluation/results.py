@@ -25,7 +25,7 @@ NUMBERS = (
     *("encode_seconds", "decode_seconds", "jobs", "quality"),
 )
 # "inputs" comes last, so a row that has it is whole.
-COLUMNS = ("set", "codec", "model", "rate", "image", *NUMBERS, "inputs")
+COLUMNS = ("set", "codec", "model", "rate", "image", *NUMBERS, "runtime", "inputs")
 
 # Columns that tell rows apart. The path of the model is not among them, but "inputs" covers its
 # weights.

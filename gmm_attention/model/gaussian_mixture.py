@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_compression as tfc
 
@@ -36,24 +35,3 @@ def likelihoods(y: tf.Tensor, weights: tf.Tensor, means: tf.Tensor, scales: tf.T
     lower = _normal_cdf((y - 0.5 - means) / scales)
     mass = tf.where(y < -254.5, upper, tf.where(y > 255.5, 1 - lower, upper - lower))
     return tf.clip_by_value(tf.reduce_sum(weights * mass, axis=-1), LIKELIHOOD_BOUND, 1.0)
-
-
-def bits(y_hat: tf.Tensor, weights: tf.Tensor, means: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
-    """Returns the cross-entropy of rounded latents in bits, computed as for the reference figures.
-
-    Args:
-      y_hat: [..., N] integers.
-      weights, means, scales: [..., N, K].
-
-    Returns:
-      [..., N] float64, -log2 of the likelihoods clipped to [1e-6, 1].
-    """
-    y_hat = tf.cast(y_hat, tf.float64)[..., None]
-    weights, means, scales = (tf.cast(t, tf.float64) for t in (weights, means, scales))
-    scales = scales + 1e-10
-    # By symmetry the mass is taken below the mean, where it is a difference of small numbers and
-    # not of numbers near one.
-    distance = tf.abs(y_hat - means)
-    mass = _normal_cdf((0.5 - distance) / scales) - _normal_cdf((-0.5 - distance) / scales)
-    mixture = tf.reduce_sum(weights * mass, axis=-1)
-    return -tf.math.log(tf.clip_by_value(mixture, LIKELIHOOD_BOUND, 1.0)) / np.log(2)

@@ -1,1 +1,1 @@
-"""Many images through one codec: transforms in this process, reading and coding in workers."""
+"""Many images through one codec, several at a time: in processes here, or on a cluster."""

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gmm_attention.codec import file_format
 from gmm_attention.codec.file_format import Coded
-from gmm_attention.codec.latent_codec import LatentCodec
 from gmm_attention.errors import BitstreamError, CodecError
 
 
@@ -60,7 +60,8 @@ def read_one(path: str) -> bytes:
 
 
 def existing_figures(
-    codec: LatentCodec,
+    num_filters: int,
+    fingerprint: bytes,
     stem: str,
     outputs: Sequence[str],
     sources: Sequence[str],
@@ -69,7 +70,7 @@ def existing_figures(
     """Finds outputs of an earlier run that need not be made again.
 
     Args:
-      codec: LatentCodec of the model.
+      num_filters, fingerprint: N and the fingerprint of the model.
       stem: what the paths of both coded files share.
       outputs: paths of the outputs; they must not be older than their sources.
       sources: paths of the files that the outputs are made from.
@@ -84,7 +85,7 @@ def existing_figures(
         if not _are_newer(outputs, sources):
             return None
         pair = read(stem)
-        coded = codec.unpack(*pair, names=names(stem))
+        coded = file_format.unpack(*pair, num_filters, fingerprint, (*names(stem), "the model"))
         if not fits(coded):
             return None
     except CodecError:

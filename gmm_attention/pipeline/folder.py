@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from gmm_attention import cli
 from gmm_attention.errors import CodecError, within_memory
-from gmm_attention.pipeline.run import run
+from gmm_attention.pipeline.run import Processes, Task, run
 from gmm_attention.pipeline.summary import Summary
-from gmm_attention.pipeline.tasks import Task
-from gmm_attention.pipeline.workers import Workers, report_dead_worker
-
-if TYPE_CHECKING:  # importing it imports TensorFlow, which takes seconds
-    from gmm_attention.codec.image_codec import ImageCodec
-
-# Number of images that are loaded in advance for a GPU, to find several of one size.
-_AHEAD_ON_GPU = 16
+from gmm_attention.pipeline.workers import report_lost_processes
 
 
-class NamedItem(Hashable, Protocol):
+class NamedItem(Protocol):
     """An image on disk; str() of it is the path that messages show."""
 
     @property
@@ -42,10 +35,9 @@ class ImageTask(Task[_Named_contra], Protocol[_Named_contra]):
 
 
 def run_folder(
-    codec: ImageCodec,
     items: Sequence[_Named],
     task: ImageTask[_Named],
-    num_workers: int,
+    processes: Processes,
     summary: Summary,
     skip_existing: bool,
     quiet: bool,
@@ -53,10 +45,9 @@ def run_folder(
     """Takes images through a task, prints a text about each, and adds its row to the summary.
 
     Args:
-      codec: ImageCodec that the task uses.
       items: what the task works on.
       task: ImageTask.
-      num_workers: number of worker processes, see `runtime.divide_cores`.
+      processes: Processes.
       summary: Summary.
       skip_existing: whether to leave out images that an earlier run has done.
       quiet: whether to print errors only.
@@ -65,7 +56,7 @@ def run_folder(
       figures of the images that this call has done, in their order, and the items that failed.
 
     Raises:
-      CodecError: a worker died.
+      CodecError: a worker died, or a cluster is lost.
     """
     if skip_existing:
         items = _without_existing(items, task, summary, quiet)
@@ -85,12 +76,9 @@ def run_folder(
         summary.add({"name": item.name, **figures})
         return task.text(item, figures), figures
 
-    num_workers = max(min(num_workers, len(items) - 1), 0)
-    ahead = max(num_workers, _AHEAD_ON_GPU) if num_workers and codec.on_gpu else num_workers
-    with Workers(num_workers) as workers:
-        with report_dead_worker("--skip-existing goes on from here"):
-            outcomes = run(task, items, workers, ahead)
-            return cli.process_all(outcomes, finish, quiet, len(items)), failed
+    with report_lost_processes("--skip-existing goes on from here"):
+        outcomes = run(task, items, processes)
+        return cli.process_all(outcomes, finish, quiet, len(items)), failed
 
 
 def _without_existing(

@@ -1,131 +1,88 @@
-"""Many images through the steps of a task: one is transformed while others are being coded."""
+"""Many images through a task, several at a time, within bounds of memory."""
 
 from __future__ import annotations
 
 import collections
 import concurrent.futures
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from gmm_attention.errors import CodecError
-from gmm_attention.pipeline.tasks import Task
-from gmm_attention.pipeline.workers import Workers
+_Item = TypeVar("_Item")
+_Item_contra = TypeVar("_Item_contra", contravariant=True)
+_Result = TypeVar("_Result")
 
-# Pixel budget of the images in flight, which bounds memory; one larger image may exceed it.
-PIXELS_IN_FLIGHT = 2**27
 
-_Item = TypeVar("_Item", bound=Hashable)
+class Task(Protocol[_Item_contra]):
+    """What is done with each image. It is pickled for other processes."""
+
+    def size(self, item: _Item_contra) -> int:
+        """Number of pixels, by which memory is bounded; 0 if unknown. Raises nothing."""
+
+    def process(self, item: _Item_contra) -> Any:
+        """Reads an image, writes its results, and returns its figures.
+
+        A CodecError or a MemoryError fails its image and no other.
+        """
+
+
+class Processes(Protocol):
+    """What calls functions: `workers.Workers` or `cluster.Cluster`.
+
+    Attributes:
+      count: number of processes; 0 if `submit` itself calls the function, in this one.
+      window: number of calls that may be under way, so that no process waits for its next one.
+      most_pixels: sum of the pixels of all images that are under way, which bounds memory; one
+        larger image may exceed it by itself. Infinity for no bound.
+    """
+
+    count: int
+    window: int
+    most_pixels: float
+
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
+        """Calls a function in one of the processes.
+
+        Args:
+          function: can be pickled, as can its arguments, unless it is called in this process.
+          arguments: for the function, at least one; a message about the call shows the first.
+
+        Returns:
+          Future of its result, or of the CodecError or MemoryError that it raises; or of a
+          BrokenExecutor, if no call can be made any more.
+        """
 
 
 def run(
-    task: Task[_Item], items: Iterable[_Item], workers: Workers, ahead: int
+    task: Task[_Item], items: Iterable[_Item], processes: Processes
 ) -> Iterator[tuple[_Item, Callable[[], Any]]]:
-    """Takes images through the steps of a task.
+    """Takes images through a task.
 
     Args:
       task: Task.
       items: what the task works on, such as named pairs of paths.
-      workers: Workers, which call `load` and `finish`.
-      ahead: number of images that may be loaded in advance, and that may still be finishing;
-        0 to finish one image before the next.
+      processes: Processes.
 
     Yields:
-      item, function that returns the result of `task.finish`, or raises CodecError or MemoryError;
-      in the order of the items.
+      item, function that returns the result of `task.process`, or raises what it raised or a
+      BrokenExecutor; in the order of the items.
     """
-    images = _InFlight(task, items, workers, ahead)
-    loading, finishing = images.loading, images.finishing
-    images.load(1, 1)
-    while loading:
-        if loading[0][1].exception():
-            finishing.append(loading.popleft())
-        else:
-            count, key = task.batch(loading[0][1].result())
-            images.load(0, ahead + 1)
-            batch = list(images.take(min(count, ahead + 1), key))
-            images.load(0, ahead)
-            finishing.extend(_transformed(task, batch, workers))
-        while finishing and (
-            len(finishing) > ahead or finishing[0][1].done() or images.exceed_budget()
-        ):
-            yield images.finish()
-        images.load(1, 1)
-    while finishing:
-        yield images.finish()
-
-
-class _InFlight(Generic[_Item]):
-    """The images of a run that are being loaded, transformed or finished.
-
-    Args: as for `run`.
-
-    Attributes:
-      loading, finishing: deques of (item, Future of the result of `task.load` or `task.finish`),
-        in the order of the items.
-    """
-
-    def __init__(
-        self, task: Task[_Item], items: Iterable[_Item], workers: Workers, ahead: int
-    ) -> None:
-        self.loading: collections.deque[tuple[_Item, Future[Any]]] = collections.deque()
-        self.finishing: collections.deque[tuple[_Item, Future[Any]]] = collections.deque()
-        self._task, self._workers, self._ahead = task, workers, ahead
-        self._waiting = collections.deque(items)
-        self._sizes: dict[_Item, int] = {}  # pixels of the images in flight
-
-    def load(self, least: int, most: int) -> None:
-        """Starts loading until `most` images are loaded or being loaded.
-
-        The pixel budget may end this earlier, but not before `least` images.
-        """
-        while self._waiting and len(self.loading) < most:
-            size = self._task.size(self._waiting[0]) if self._ahead else 0
-            if len(self.loading) >= least and self._pixels() + size > PIXELS_IN_FLIGHT:
-                return
-            item = self._waiting.popleft()
-            self._sizes[item] = size
-            self.loading.append((item, self._workers.submit(self._task.load, item)))
-
-    def take(self, count: int, key: Hashable) -> Iterator[tuple[_Item, Any]]:
-        """Removes and yields up to `count` loaded images, as long as they share the key."""
-        while count > 0 and self.loading and not self.loading[0][1].exception():
-            if self._task.batch(self.loading[0][1].result())[1] != key:
-                return
-            item, future = self.loading.popleft()
-            yield item, future.result()
-            count -= 1
-
-    def finish(self) -> tuple[_Item, Callable[[], Any]]:
-        """Waits until the oldest image is finished, and removes it."""
-        item, future = self.finishing.popleft()
-        concurrent.futures.wait([future])
-        del self._sizes[item]
-        return item, future.result
-
-    def exceed_budget(self) -> bool:
-        return self._pixels() > PIXELS_IN_FLIGHT
-
-    def _pixels(self) -> int:
-        return sum(self._sizes.values())
-
-
-def _transformed(
-    task: Task[_Item], batch: list[tuple[_Item, Any]], workers: Workers
-) -> Iterator[tuple[_Item, Future[Any]]]:
-    """Yields each item with a Future of the result of `task.finish`; empties the list."""
-    try:
-        results = task.transform([item for item, _ in batch], [loaded for _, loaded in batch])
-    except (CodecError, MemoryError) as error:
-        if len(batch) > 1:  # some of them fail; one by one shows which
-            while batch:
-                yield from _transformed(task, [batch.pop(0)], workers)
-            return
-        failed: Future[Any] = Future()
-        failed.set_exception(error)
-        yield batch[0][0], failed
-        return
-    items = [item for item, _ in batch]
-    batch.clear()  # frees the loaded images: they need not be held while they are coded
-    for item in items:
-        yield item, workers.submit(task.finish, item, results.pop(0))
+    waiting = collections.deque(items)
+    begun: collections.deque[tuple[_Item, Future[Any]]] = collections.deque()
+    sizes: dict[Future[Any], int] = {}  # pixels of the images that are under way
+    while waiting or begun:
+        while waiting and len(sizes) < processes.window:
+            size = task.size(waiting[0]) if processes.most_pixels < math.inf else 0
+            if sizes and sum(sizes.values()) + size > processes.most_pixels:
+                break
+            item = waiting.popleft()
+            future = processes.submit(task.process, item)
+            begun.append((item, future))
+            sizes[future] = size
+        concurrent.futures.wait(sizes, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in [future for future in sizes if future.done()]:
+            del sizes[future]
+        while begun and begun[0][1].done():
+            item, future = begun.popleft()
+            yield item, future.result

@@ -5,17 +5,29 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from gmm_attention.errors import CodecError
+
+# Calls that are under way for each worker: one that it works on, and one that waits.
+_CALLS_EACH = 2
+
+# Pixels of all images that are under way, for each worker.
+PIXELS_EACH = 2**25
+
+# Python's pool waits for all its workers at once, which Windows can do for no more.
+_MOST_ON_WINDOWS = 61
 
 # Seconds that a call has to clean up after SIGTERM, before its worker is killed.
 _SECONDS_TO_UNWIND = 2
@@ -30,21 +42,21 @@ class Workers:
       count: number of workers; with 0, `submit` itself calls the function, in this process.
       threads: number of threads that numerical libraries may use in each worker.
 
-    Attributes: count.
+    Attributes: count, window, most_pixels: see `run.Processes`.
     """
 
     def __init__(self, count: int, threads: int = 1):
-        self.count = count
-        # Numerical libraries read these variables once, when they are imported.
-        names = ("TF_NUM_INTRAOP", "OMP_NUM", "OPENBLAS_NUM")
-        self._environment = {f"{name}_THREADS": str(threads) for name in names}
-        self._environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        self.count = min(count, _MOST_ON_WINDOWS) if sys.platform == "win32" else count
+        self.window = max(_CALLS_EACH * self.count, 1)
+        self.most_pixels = PIXELS_EACH * self.count if count else math.inf
+        # numpy's libraries read these variables once, when they are imported.
+        self._environment = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS")}
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
         if count:
             # Spawned, because a forked process may hang if its parent has threads, as TensorFlow
             # does.
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                count,
+                self.count,
                 multiprocessing.get_context("spawn"),
                 initializer=_prepare_worker,
                 initargs=(logging.getLogger().level,),
@@ -55,7 +67,8 @@ class Workers:
             queue.cancel_join_thread()
             self._given_up, self._ended = threading.Event(), threading.Event()
             pool = self._pool._processes, self._pool._result_queue
-            threading.Thread(target=self._watch, args=pool, daemon=True).start()
+            self._watcher = threading.Thread(target=self._watch, args=pool, daemon=True)
+            self._watcher.start()
 
     def __enter__(self) -> Workers:
         return self
@@ -66,6 +79,7 @@ class Workers:
         if not kind:
             self._ended.set()
             self._pool.shutdown()
+            self._watcher.join()
             return
         # After an exception the calls in flight are stopped, and their results are lost. A second
         # Ctrl-C must not interrupt this, or the workers would be left behind.
@@ -73,13 +87,16 @@ class Workers:
         self._given_up.set()
         self._pool.shutdown(cancel_futures=True)
         self._ended.set()
+        # It may hold the pool's last semaphores, which must be freed when Python exits.
+        self._watcher.join()
         signal.signal(signal.SIGINT, before)
 
     def _watch(self, processes: Mapping[int, Any], results: Any) -> None:
         """Terminates the workers when the pool is given up or one of them has died.
 
         By itself the pool would wait for ever if a worker died while it held a lock or wrote a
-        message.
+        message. Windows knows no SIGTERM that a call could clean up after: there a pool that is
+        given up waits for the calls that have begun.
 
         Args:
           processes: dict of the pool's processes; it grows as they are started.
@@ -88,7 +105,7 @@ class Workers:
         while not self._ended.wait(0.2):
             children = list(processes.values())
             died = any(child.exitcode for child in children)
-            if died or self._given_up.is_set():
+            if died or (self._given_up.is_set() and sys.platform != "win32"):
                 for child in children:
                     child.terminate()  # in every round, because calls may still be queued
             if died:
@@ -101,15 +118,9 @@ class Workers:
     def submit(
         self, function: Callable[..., _Result], *arguments: Any
     ) -> concurrent.futures.Future[_Result]:
-        """Calls a function in a worker.
+        """Calls a function in a worker; see `run.Processes`.
 
-        Args:
-          function: can be pickled, as can its arguments, unless there are no workers.
-          arguments: for the function; an error message may show the first.
-
-        Returns:
-          concurrent.futures.Future of its result, or of the CodecError or MemoryError that it
-          raises. A SIGTERM to the worker ends the call with a CodecError.
+        A SIGTERM to the worker ends the call with a CodecError.
         """
         if self._pool is None:
             future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
@@ -124,26 +135,32 @@ class Workers:
 
 
 @contextlib.contextmanager
-def report_dead_worker(advice: str) -> Iterator[None]:
-    """Turns the death of a worker into a CodecError, whose message ends with the advice."""
+def report_lost_processes(advice: str) -> Iterator[None]:
+    """Turns a BrokenExecutor into a CodecError, whose message ends with the advice."""
     try:
         yield
-    except BrokenProcessPool as error:
-        raise CodecError(
-            f"a worker died, most likely because memory ran out; give fewer --jobs: {advice}"
-        ) from error
+    except BrokenExecutor as error:
+        cause: object = error
+        if isinstance(error, BrokenProcessPool):
+            cause = "a worker died, most likely because memory ran out; give fewer --jobs"
+        raise CodecError(f"{cause}: {advice}") from error
 
 
 @contextlib.contextmanager
 def _interrupts_delayed() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the block; workers started in the block never receive it."""
+    """Delays Ctrl-C to the end of the block; workers started in the block never receive it.
+
+    Windows has no signal masks: there workers ignore Ctrl-C by themselves once they have started.
+    """
     received: list[tuple[Any, ...]] = []
     before = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if sys.platform != "win32":
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
         if received and callable(before):
             before(*received[0])
@@ -181,6 +198,7 @@ def _prepare_worker(level: int) -> None:
     # Between calls a worker may be writing a result, and half a message would block the parent,
     # so only calls can be terminated.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

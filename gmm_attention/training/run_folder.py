@@ -11,7 +11,6 @@ changes.csv       a row for each setting that was changed when the run was conti
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 from collections.abc import Mapping
@@ -56,6 +55,8 @@ class RunFolder:
         Raises:
           TrainingError: another process holds the lock.
         """
+        import fcntl  # which Windows lacks, where --help is to work
+
         try:
             # The file descriptor is never closed, since that would release the lock.
             fcntl.flock(os.open(self.path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ from coded_pairs import unpack_latents
 from conftest import ROOT, load_once
 
 import gmm_attention as ga
-from gmm_attention import metrics
+from gmm_attention import metrics, start_up
 from gmm_attention.codec import image_codec
 from gmm_attention.commands import decoder, encoder
 from gmm_attention.errors import CodecError
@@ -55,12 +55,14 @@ def test_latents_and_pixels_are_not_rounded_to_bfloat16(both):
 def test_networks_without_attention_have_it_too():
     from gmm_attention.codec.strip_transform import StripTransform
     from gmm_attention.model import variables
+    from gmm_attention.runtimes.tensorflow_runtime import _transform as transform
 
     model = variables.build_model(8, 3, attention=False, rdft=False, precision="bfloat16")
     x = np.random.default_rng(0).random([1, 64, 128, 3], np.float32)
-    y = StripTransform(model.analysis, 3, 16).whole(lambda *_: x, [64, 128], 1)
-    x_hat = StripTransform(model.synthesis, 8, 1).whole(lambda *_: y, y.shape[1:3], 1)
-    assert y.shape == (1, 4, 8, 8) and x_hat.shape == x.shape
+    analysis, synthesis = transform(model.analysis, 3), transform(model.synthesis, 8)
+    y = StripTransform(analysis, 16).whole(lambda *_: x, [64, 128])
+    x_hat = StripTransform(synthesis, 1).whole(lambda *_: y[None], y.shape[:2])
+    assert y.shape == (4, 8, 8) and x_hat.shape == x.shape[1:]
     assert y.dtype == x_hat.dtype == np.float32
 
 
@@ -83,8 +85,11 @@ def test_the_programs_take_it(tmp_path, monkeypatch, tiny_path, photograph):
 
 
 def test_a_processor_without_bfloat16_is_told(tmp_path, monkeypatch, tiny_path, photograph, capsys):
+    from gmm_attention.runtimes import tensorflow_runtime
+
     iio.imwrite(tmp_path / "a.png", photograph[:20, :20])
-    monkeypatch.setattr(image_codec, "_has_bfloat16", lambda: False)
+    start_up._load.cache_clear()
+    monkeypatch.setattr(tensorflow_runtime, "_has_bfloat16", lambda: False)
     arguments = ["--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "coded")]
     arguments += ["--model", str(tiny_path)]
     assert encoder.main([*arguments, "--precision", "bfloat16"]) == 1

@@ -14,12 +14,14 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import ROOT, files, load_once
+from conftest import ROOT, files, load_once, needs_tensorflow
 
-from gmm_attention import cli
+from gmm_attention import cli, metrics, requirements
+from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.codec import file_format
+from gmm_attention.codec.image_codec import ImageCodec
 from gmm_attention.commands import decoder, encoder
+from gmm_attention.entropy_coding import range_coder
 from gmm_attention.errors import ImageError
 
 VALID = ROOT / "valid"
@@ -59,7 +61,7 @@ def workflow(tmp_path_factory, tiny_path, photograph):
     folder = tmp_path_factory.mktemp("work flow")
     (folder / "valid" / "some holiday").mkdir(parents=True)
     (folder / "models").mkdir()
-    (folder / cli.DEFAULT_MODEL).symlink_to(tiny_path)
+    (folder / "models" / cli.DEFAULT_MODEL).symlink_to(tiny_path)
     iio.imwrite(folder / "valid" / "a.png", photograph[:50, :40])
     iio.imwrite(folder / "valid" / "a.jpg", photograph[:40, :50])
     iio.imwrite(folder / "valid" / "some holiday" / "at the sea.png", photograph[:1, :1])
@@ -80,6 +82,14 @@ def test_without_arguments_both_scripts_do_the_papers_workflow(workflow):
         assert files(folder / place) == sorted([*expected, "some holiday"])
 
 
+def ms_ssim(image, decoded):
+    if not requirements.has_tensorflow():
+        return metrics.ms_ssim(image, decoded)
+    import tensorflow as tf
+
+    return float(tf.image.ssim_multiscale(image[None], decoded[None], max_val=255)[0])
+
+
 def test_printed_figures_are_those_of_the_files(workflow):
     folder, encoded, _ = workflow
     figures = blocks(encoded.stdout)
@@ -98,8 +108,7 @@ def test_printed_figures_are_those_of_the_files(workflow):
         if min(image.shape[:2]) < 161:
             assert printed["ms_ssim"] == "n/a"
         else:
-            ms_ssim = tf.image.ssim_multiscale(image[None], decoded[None], max_val=255)
-            assert float(printed["ms_ssim"]) == pytest.approx(float(ms_ssim[0]), abs=2e-4)
+            assert float(printed["ms_ssim"]) == pytest.approx(ms_ssim(image, decoded), abs=2e-4)
     assert sum(printed["ms_ssim"] == "n/a" for printed in figures.values()) == 3
 
 
@@ -124,7 +133,11 @@ def test_the_decoder_names_what_it_wrote(workflow):
     assert "images/some holiday/at the sea.npz -> recon/some holiday/at the sea.png (1x1)" in (
         decoded.stdout
     )
-    assert re.search(r"\n4 images: on average \S+ s; start-up \S+ s, then \S+ s\n$", decoded.stdout)
+    assert re.search(
+        r"\n4 images: on average \S+ s; (ONNX Runtime|TensorFlow) \S+ on the [CG]PU, "
+        r"start-up \S+ s, then \S+ s\n$",
+        decoded.stdout,
+    )
 
 
 def test_another_process_gives_the_same_bytes(workflow, tiny_codec, photograph):
@@ -149,24 +162,36 @@ def test_quiet_on_the_cpu_prints_nothing(workflow, tmp_path, tiny_path):
 def test_help_does_not_wait_for_tensorflow(script):
     code = (
         "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print('tensorflow' in sys.modules))\n"
+        "heavy = 'tensorflow', 'onnxruntime', 'onnx', 'matplotlib', 'scipy', 'distributed'\n"
+        "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
         f"sys.argv = [{script!r}, '--help']\n"
         f"runpy.run_path({script!r}, run_name='__main__')\n"
     )
     finished = python("-c", code, cwd=ROOT)
     assert finished.returncode == 0 and finished.stderr == ""
-    assert finished.stdout.endswith("\nFalse\n")
-    for word in ("--input", "--output", "--model", "--device", "--quiet", "models/model-1399000"):
+    assert finished.stdout.endswith("\n[]\n")
+    for word in (
+        *("--input", "--output", "--model", "--runtime", "--cluster", "--device", "--quiet"),
+        "models/model-1399000",
+    ):
         assert word in finished.stdout
 
 
-def test_a_gpu_that_is_not_there_is_reported(tiny_path, tmp_path):
+@pytest.mark.parametrize(
+    "name, title",
+    [
+        ("onnx", "ONNX Runtime"),
+        pytest.param("tensorflow", "TensorFlow", marks=needs_tensorflow),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_reported_once(tiny_path, tmp_path, name, title):
     finished = python(
         ROOT / "encoder.py", "--input", VALID, "--output", tmp_path / "coded", "--device", "gpu",
-        "--model", tiny_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        "--model", tiny_path, "--runtime", name, "--jobs", 2,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert finished.returncode == 1 and finished.stdout == ""
-    assert_one_line(finished.stderr, "--device gpu: TensorFlow sees no GPU; ")
+    assert_one_line(finished.stderr, f"--device gpu: {title} sees no GPU", "; ")
     assert files(tmp_path) == []
 
 
@@ -232,6 +257,7 @@ def decode(run, **kwargs):
         ["--max-pixels", "0"],
         ["--jobs", "0"],
         ["--precision", "float16"],
+        ["--runtime", "jax"],
         ["--summary", "summary.txt"],
         ["--max-pixels", str(2**28 + 1)],
     ],
@@ -291,17 +317,17 @@ def test_a_broken_image_does_not_stop_the_others(run, photographs, data):
     assert decode(run).status == 0
 
 
-@pytest.mark.parametrize("method", ["analyse", "synthesize"])
-def test_errors_of_the_codec_name_the_image(run, photographs, monkeypatch, tiny_codec, method):
-    calls = []
+@pytest.mark.parametrize("method", ["analyse", "reconstruct"])
+def test_errors_of_the_codec_name_the_image(run, photographs, monkeypatch, method):
+    original, calls = getattr(ImageCodec, method), []
 
-    def refuse(several, *sizes):
-        calls.append(several)
-        if len(calls) == 3:  # after that of the start, and that of 0.png
+    def refuse(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # after that of 0.png
             raise ImageError("the model gives latents that are not finite; use other weights")
-        return getattr(type(tiny_codec), method)(tiny_codec, several, *sizes)
+        return original(*arguments)
 
-    monkeypatch.setattr(tiny_codec, method, refuse, raising=False)
+    monkeypatch.setattr(ImageCodec, method, refuse)
     finished = encode(run)
     assert finished.status == 1
     assert_one_line(finished.err, "photos/1.png: the model gives latents that are not finite; ")
@@ -367,6 +393,74 @@ def test_a_png_that_claims_2_to_the_31_pixels_is_refused_at_once(run, photograph
     assert_one_line(finished.err, "photos/1.png: 65536x32768 pixels are more than the limit of ")
 
 
+# Runtimes.
+
+
+@needs_tensorflow
+def test_either_runtime_decodes_what_the_other_encoded(run, photographs):
+    pictures = {}
+    for encoding, decoding in [("onnx", "tensorflow"), ("tensorflow", "onnx"), ("onnx", "onnx")]:
+        coded, decoded = f"coded by {encoding}", f"{encoding} {decoding}"
+        options = ["--input", "photos", "--output", coded, "--runtime", encoding]
+        assert run(encoder, *options)[::2] == (0, "")
+        options = ["--input", coded, "--output", decoded, "--runtime", decoding]
+        assert run(decoder, *options)[::2] == (0, "")
+        pictures[decoded] = [iio.imread(f"{decoded}/{i}.png").astype(int) for i in range(3)]
+    expected = pictures.pop("onnx onnx")
+    for several in pictures.values():
+        for picture, other in zip(several, expected):
+            assert np.abs(picture - other).max() <= 1
+
+
+def without(runtime, monkeypatch):
+    monkeypatch.setattr(requirements, f"has_{runtime}", lambda: False)
+
+
+@pytest.mark.parametrize("command", [encoder, decoder])
+@pytest.mark.parametrize(
+    "missing, arguments, parts",
+    [
+        ("tensorflow", ["--runtime", "tensorflow"], ["needs tensorflow 2.14.1"]),
+        ("tensorflow", ["--precision", "bfloat16"], ["bfloat16", "needs tensorflow 2.14.1"]),
+        ("onnx", ["--runtime", "onnx"], ["needs ONNX Runtime", "pip install onnxruntime onnx"]),
+        (None, ["--runtime", "onnx", "--precision", "bfloat16"], ["needs --runtime tensorflow"]),
+    ],
+)
+def test_what_a_runtime_lacks_is_told(run, coded, monkeypatch, command, missing, arguments, parts):
+    if missing:
+        without(missing, monkeypatch)
+    folder = {encoder: "photos", decoder: "coded"}[command]
+    finished = run(command, "--input", folder, "--output", "results", *arguments)
+    assert (finished.status, finished.out) == (1, "")
+    assert_one_line(finished.err, *parts)
+    assert not os.path.exists("results")
+
+
+@pytest.mark.parametrize("runtime", ["auto", "onnx", "tensorflow"])
+def test_a_checkpoint_needs_tensorflow(run, photographs, tiny_path, monkeypatch, runtime, tmp_path):
+    arrays, settings = checkpoints.load(tiny_path)
+    checkpoints.save(tmp_path / "trained", arrays, {**settings, "exported": False})
+    if runtime != "onnx":
+        without("tensorflow", monkeypatch)
+    arguments = "--input", "photos", "--output", "results", "--runtime", runtime
+    finished = run(encoder, *arguments, model="trained")
+    assert (finished.status, finished.out) == (1, "")
+    told = "needs --runtime tensorflow" if runtime == "onnx" else "needs tensorflow 2.14.1"
+    assert_one_line(finished.err, "trained: a model that is not exported ", told, "or export it")
+
+
+def test_without_any_runtime_the_smaller_one_is_to_be_installed(run, photographs, monkeypatch):
+    without("tensorflow", monkeypatch)
+    without("onnx", monkeypatch)
+    assert_one_line(encode(run).err, "pip install onnxruntime onnx")
+
+
+@needs_tensorflow
+def test_without_onnx_runtime_tensorflow_is_taken(run, photographs, monkeypatch):
+    without("onnx", monkeypatch)
+    assert ", TensorFlow 2." in encode(run).out.splitlines()[0]
+
+
 # Outputs that cannot be written.
 
 
@@ -402,14 +496,8 @@ def full_disk(monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-TEMPORARY_FILE = "temporary file cannot be written: File too large; is the disk full?"
-
-
-# Fewer than 9 bytes do not hold even the black image with which the encoder warms up.
-@pytest.mark.parametrize("size, num_errors", [(0, 1), (3, 1), (8, 1), (25, 3)])
-def test_a_full_disk_leaves_the_older_pairs_and_nothing_else(
-    run, coded, full_disk, size, num_errors
-):
+@pytest.mark.parametrize("size", [0, 3, 8, 25])
+def test_a_full_disk_leaves_the_older_pairs_and_nothing_else(run, coded, full_disk, size):
     before = {path.name: path.read_bytes() for path in coded.iterdir()}
     for path in Path("photos").iterdir():
         iio.imwrite(path, 255 - iio.imread(path))
@@ -418,40 +506,44 @@ def test_a_full_disk_leaves_the_older_pairs_and_nothing_else(
     full_disk(resource.RLIM_INFINITY)
     assert finished.status == 1
     lines = finished.err.splitlines()
-    assert len(lines) == num_errors and all(line.endswith(TEMPORARY_FILE) for line in lines)
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
+        assert re.match(rf"coded/{number}\.(npz|bin): cannot be written: File too large; ", line)
     assert {path.name: path.read_bytes() for path in coded.iterdir()} == before
 
 
-def test_a_full_disk_stops_the_decoder_at_its_start(run, coded, full_disk):
-    full_disk(0)
-    finished = decode(run)
-    full_disk(resource.RLIM_INFINITY)
-    assert finished.status == 1
-    assert_one_line(finished.err, TEMPORARY_FILE)
-    assert not os.path.exists("decoded")
-
-
-def test_a_full_disk_leaves_no_half_picture(run, coded, full_disk):
-    full_disk(200)  # enough for the temporary files of the range coder
+@pytest.mark.parametrize("size", [0, 200])  # 200 suffice for the temporary files of range-coder
+def test_a_full_disk_leaves_no_half_picture(run, coded, full_disk, size):
+    full_disk(size)
     finished = decode(run)
     full_disk(resource.RLIM_INFINITY)
     assert finished.status == 1
     lines = finished.err.splitlines()
-    assert [line.partition(";")[0] for line in lines] == [
-        f"decoded/{i}.png: cannot be written: File too large" for i in range(3)
-    ]
-    assert files("decoded") == []
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
+        if size or not DECODES_FROM_FILES:
+            assert line.startswith(f"decoded/{number}.png: cannot be written: File too large; ")
+        else:
+            assert line.endswith("file cannot be written: File too large; is the disk full?")
+    assert not os.path.exists("decoded") or files("decoded") == []
 
 
-@pytest.mark.parametrize("command, folder", [(encoder, "photos"), (decoder, "coded")])
-def test_no_place_for_temporary_files_is_an_error(
-    run, coded, command, folder, monkeypatch, tmp_path
-):
+DECODES_FROM_FILES = range_coder.reader.__module__.endswith("package_streams")
+
+
+def test_without_a_place_for_temporary_files(run, coded, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    finished = run(command, "--input", folder, "--output", "results")
-    assert (finished.status, finished.out) == (1, "")
-    assert_one_line(finished.err, "a temporary file cannot be made: ", "none/", "; set TMPDIR")
-    assert not (tmp_path / "results").exists()
+    assert encode(run)[::2] == (0, "")
+    finished = decode(run)
+    if not DECODES_FROM_FILES:
+        assert (finished.status, finished.err) == (0, "")
+        return
+    assert finished.status == 1
+    lines = finished.err.splitlines()
+    assert len(lines) == 3 and not os.path.exists("decoded")
+    for line in lines:
+        assert "a temporary file cannot be made: " in line and "none/" in line
+        assert "; set TMPDIR" in line
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".bin"])
@@ -533,11 +625,15 @@ def test_another_models_files_are_not_decoded(run, coded, other_path, tiny_codec
         assert tiny_codec.fingerprint.hex() in line and "another model" in line
         assert load_once(str(other_path)).fingerprint.hex() in line and "export" in line
     assert not os.path.exists("decoded")
-    assert re.search(r"^0 images, 3 failed; start-up", finished.out)
+    assert re.search(r"^0 images, 3 failed; TensorFlow \S+ on the [CG]PU, start-up", finished.out)
 
 
 def test_the_model_that_made_the_files_is_printed(run, photographs, tiny_path, tiny_codec):
     first = encode(run).out.splitlines()[0]
-    assert first.startswith(f"{tiny_path}: fingerprint {tiny_codec.fingerprint.hex()}, start-up ")
+    assert re.fullmatch(
+        f"{tiny_path}: fingerprint {tiny_codec.fingerprint.hex()}, "
+        r"(ONNX Runtime|TensorFlow) \S+ on the [CG]PU, start-up \S+ s",
+        first,
+    )
     settings = json.loads((tiny_path / "settings.json").read_text())
     assert settings["fingerprint"] == tiny_codec.fingerprint.hex()

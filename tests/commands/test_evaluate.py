@@ -14,8 +14,9 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
-from conftest import ROOT, files, load_once, wait_until
+from conftest import ROOT, files, load_once, needs_tensorflow, wait_until
 
+from gmm_attention import start_up
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.codec import image_codec
 from gmm_attention.commands import encoder, evaluate
@@ -95,6 +96,7 @@ def test_a_folder_gives_rows_means_curves_and_plots(run, photographs, tiny_path,
         assert float(row["bpp"]) == pytest.approx(8 * (len(npz) + len(y_string)) / num_pixels)
         assert float(row["side_bpp"]) == pytest.approx(8 * len(npz) / num_pixels)
         assert (row["codec"], row["rate"]) == ("gmm-attention", "files")
+        assert row["runtime"] == tiny_codec.runtime.title
         if row["image"] == "small/c":
             assert row["ms_ssim"] == row["ms_ssim_db"] == ""
         else:
@@ -149,13 +151,73 @@ def test_changed_images_and_models_are_measured_again(run, photographs, tiny_pat
     assert len(rows("evaluation/images.csv")) == 3 + 1 + 3
 
 
+MEASURED_BY = re.compile(r"^(.*): measured by ((?:ONNX Runtime|TensorFlow) .*)$", re.MULTILINE)
+
+
+def other_rates(model, path):
+    """Writes a copy of a model as good as 1.5 times the kernels of the analysis."""
+    arrays, settings = checkpoints.load(model)
+    name = next(n for n in arrays if n.startswith("analysis/Block_3") and n.endswith("exponent"))
+    checkpoints.save(path, {**arrays, name: arrays[name] - 5}, settings)
+
+
+def test_what_measures_is_said_once_for_each_model(run, photographs, tiny_path):
+    other_rates(tiny_path, "models/other")
+    options = ["--images", "kodak", "--models", tiny_path]
+    _, out, _ = run(*options, "models/other")
+    assert [name for name, _ in MEASURED_BY.findall(out)] == [str(tiny_path), "models/other"]
+    assert "measured by" not in run(*options)[1]  # nothing is measured
+
+
+@needs_tensorflow
+def test_rows_of_another_runtime_are_not_taken(run, photographs, tiny_path):
+    options = ["--images", "kodak/small/c.png", "--models", tiny_path, "--runtime"]
+    for runtime, title in (("onnx", "ONNX Runtime"), ("tensorflow", "TensorFlow")):
+        status, out, _ = run(*options, runtime)
+        assert status == 0 and "already" not in out
+        ((_, measured_by),) = MEASURED_BY.findall(out)
+        assert measured_by.startswith(title)
+    assert "1 of 1 images are in" in run(*options, "onnx")[1]
+    first, second = rows("evaluation/images.csv")
+    assert first["inputs"] != second["inputs"]
+    assert float(first["bpp"]) == pytest.approx(float(second["bpp"]), rel=1e-3)
+    assert float(first["psnr"]) == pytest.approx(float(second["psnr"]), abs=1e-3)
+
+
+# Names of models.
+
+
+def test_a_model_of_the_clone_goes_by_its_path_however_it_is_given(run, photographs, wider):
+    for model in ("wider", "models/wider", "models//wider/"):
+        assert run("--images", "kodak", "--models", model)[0] == 0
+        assert {row["model"] for row in rows("evaluation/means.csv")} == {"models/wider"}
+    assert len(rows("evaluation/images.csv")) == 3
+
+
+def test_an_installed_model_goes_by_its_name(run, photographs, wider, tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "gmm_attention_models"
+    shutil.copytree(wider, package / "installed")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(package.parent)
+    options = ["--images", "kodak", "--models", "installed"]
+    status, out, err = run(*options, "--bits", "--record", "--set", "Three")
+    assert (status, err) == (0, "")
+    assert MEASURED_BY.search(out)[1] == "installed" and str(package) not in out
+    for name in ("images", "means", "bits"):
+        assert {row["model"] for row in rows(f"evaluation/{name}.csv")} == {"installed"}
+    measured = checkpoints.load_settings(package / "installed")["measured"]
+    assert measured["Three"]["images"] == 3
+    status, out, _ = run("--input", "kodak", "--model", "installed", command=encoder)
+    assert status == 0 and out.startswith("installed: fingerprint ")
+
+
 def test_an_interrupt_keeps_what_was_measured(run, photographs, tiny_path, monkeypatch):
     measure = many_images._measure
 
-    def interrupted(model, device, estimate, path):
+    def interrupted(setup, estimate, path):
         if path.endswith("b.png"):
             raise KeyboardInterrupt
-        return measure(model, device, estimate, path)
+        return measure(setup, estimate, path)
 
     monkeypatch.setattr(many_images, "_measure", interrupted)
     status, _, err = run("--images", "kodak", "--models", tiny_path)
@@ -210,11 +272,7 @@ def test_an_estimate_is_named_so(run, photographs, tiny_path, tiny_codec):
 def test_two_models_make_a_curve_that_is_compared(run, photographs, tiny_path, wider):
     settings = {**checkpoints.load_settings(wider), "metric": "mse"}
     checkpoints.save_settings(wider, settings)
-    shutil.copytree(wider, "models/other")
-    # As good as 1.5 times the kernels of the analysis: other rates.
-    arrays, _ = checkpoints.load("models/other")
-    name = next(n for n in arrays if n.startswith("analysis/Block_3") and n.endswith("exponent"))
-    checkpoints.save("models/other", {**arrays, name: arrays[name] - 5}, settings)
+    other_rates(wider, "models/other")
     status, out, err = run("--images", "kodak", "--models", wider, "models/other", "--name", "two")
     assert (status, err) == (0, "")
     curve = read_curve("evaluation/data_Kodak_two_optimized_by_MSE_PSNR.dat")
@@ -228,9 +286,7 @@ def test_two_models_make_a_curve_that_is_compared(run, photographs, tiny_path, w
 
 def test_own_photographs_need_no_published_curve(run, photographs, wider, tmp_path):
     (tmp_path / "kodak").rename(tmp_path / "mine")
-    arrays, settings = checkpoints.load(wider)
-    name = next(n for n in arrays if n.startswith("analysis/Block_3") and n.endswith("exponent"))
-    checkpoints.save("models/other", {**arrays, name: arrays[name] - 5}, settings)
+    other_rates(wider, "models/other")
     options = ["--images", "mine", "--models", wider, "models/other", "--codecs", "webp", "jpeg"]
     status, out, err = run(*options)
     assert (status, err) == (0, "")
@@ -249,7 +305,7 @@ def test_what_cannot_be_compared_stops_nothing(run, photographs, tiny_path, tmp_
 
 @pytest.mark.parametrize("arguments", [["--device", "gpu"], []])
 def test_what_is_wrong_with_a_model_is_told_once(run, photographs, wider, arguments, monkeypatch):
-    many_images.load_codec.cache_clear()
+    start_up._load.cache_clear()
     if not arguments:
         (wider / "weights.npz").write_bytes(b"damaged")
     status, out, err = run("--images", "kodak", "--models", wider, *arguments)
@@ -563,7 +619,6 @@ def test_an_interrupt_ends_all_processes(photographs, tiny_path, tmp_path, momen
 def test_a_process_that_dies_is_told(photographs, tiny_path, tmp_path):
     process = start("--images", "kodak", "--models", tiny_path, "--jobs", 2, cwd=tmp_path)
     workers = wait_until(lambda: workers_in(tmp_path), seconds=60)
-    time.sleep(1)
     os.kill(workers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -595,7 +650,8 @@ def test_a_killed_parent_leaves_no_process(photographs, tiny_path, tmp_path):
 def test_help_does_not_wait_for_tensorflow():
     code = (
         "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print('tensorflow' in sys.modules, 'matplotlib' in sys.modules))\n"
+        "heavy = 'tensorflow', 'onnxruntime', 'onnx', 'matplotlib', 'scipy', 'distributed'\n"
+        "atexit.register(lambda: print([name for name in heavy if name in sys.modules]))\n"
         "sys.argv = ['evaluate.py', '--help']\n"
         "runpy.run_path('evaluate.py', run_name='__main__')\n"
     )
@@ -603,7 +659,7 @@ def test_help_does_not_wait_for_tensorflow():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
     assert finished.returncode == 0 and finished.stderr == ""
-    assert finished.stdout.endswith("\nFalse False\n")
+    assert finished.stdout.endswith("\n[]\n")
     for option in ("--images", "--models", "--curves", "--anchor", "--codecs", "--crop", "--jobs"):
         assert option in finished.stdout
 

@@ -31,6 +31,7 @@ def test_the_module_exports_a_training_checkpoint(trained_path, tmp_path):
 
 
 def test_a_tf1_checkpoint_is_exported_to_the_model_that_it_is(tmp_path, photograph):
+    pytest.importorskip("tensorflow")
     prefix = reference("n16/model")
     assert export.main([str(prefix), str(tmp_path)]) == 0
     original, exported = ga.load(prefix), ga.load(tmp_path)

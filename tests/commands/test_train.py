@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+pytest.importorskip("tensorflow")
+
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.commands.train import main
 from gmm_attention.training import state

@@ -12,12 +12,10 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import ROOT, files, wait_until
+from conftest import ROOT, files, needs_tensorflow, wait_until
 
 from gmm_attention import metrics
 from gmm_attention.commands import decoder, encoder
-from gmm_attention.pipeline import folder as folders
-from gmm_attention.pipeline.workers import Workers
 
 
 def contents(folder):
@@ -41,11 +39,15 @@ DECODE = ("--input", "coded", "--output", "decoded")
 # Several at a time.
 
 
-def test_several_at_a_time_give_the_same_files(run, photographs):
+@pytest.mark.parametrize(
+    "runtime, several",
+    [("onnx", 3), pytest.param("tensorflow", 2, marks=[needs_tensorflow, pytest.mark.slow])],
+)
+def test_several_at_a_time_give_the_same_files(run, photographs, runtime, several):
     (photographs / "3.png").write_bytes(b"no picture")
     results = {}
-    for jobs in (1, 3):
-        options = ["--jobs", jobs, "--summary", f"{jobs}.csv"]
+    for jobs in (1, several):
+        options = ["--jobs", jobs, "--runtime", runtime, "--summary", f"{jobs}.csv"]
         status, out, err = run(encoder, "--input", "photos", "--output", f"coded{jobs}", *options)
         assert status == 1
         assert err.startswith("photos/3.png: ") and err.count("\n") == 1
@@ -55,52 +57,15 @@ def test_several_at_a_time_give_the_same_files(run, photographs):
         # A pair whose halves do not belong together.
         shutil.copy(f"coded{jobs}/1.bin", f"coded{jobs}/3.bin")
         shutil.copy(f"coded{jobs}/0.npz", f"coded{jobs}/3.npz")
-        options = ["--input", f"coded{jobs}", "--output", f"decoded{jobs}", "--jobs", jobs]
+        options = ["--input", f"coded{jobs}", "--output", f"decoded{jobs}", *options[:4]]
         status, out, err = run(decoder, *options)
         assert status == 1 and out.endswith(f"\nfailed: coded{jobs}/3.npz\n")
         rows = list(csv.DictReader(Path(f"{jobs}.csv").open()))
         for row in rows:
             del row["seconds"]
         results[jobs] = contents(f"coded{jobs}"), contents(f"decoded{jobs}"), rows
-    assert results[1] == results[3]
+    assert results[1] == results[several]
     assert files("decoded1") == [f"{i}.png" for i in (0, 1, 2, 4)]
-
-
-def test_images_of_one_size_go_through_a_gpus_transforms_together(
-    run, photographs, tiny_codec, monkeypatch
-):
-    """Here on the CPU, told that it is none: with the results of one by one."""
-    run(encoder, *ENCODE)
-    run(decoder, *DECODE)
-    monkeypatch.setattr(tiny_codec, "on_gpu", True)
-    counts = []
-
-    def spy(name):
-        function = getattr(type(tiny_codec), name)
-
-        def spied(several, *arguments):
-            counts.append(len(several))
-            return function(tiny_codec, several, *arguments)
-
-        monkeypatch.setattr(tiny_codec, name, spied, raising=False)
-
-    spy("analyse")
-    spy("synthesize")
-
-    # In this process, where all that is begun is done at once.
-    monkeypatch.setattr(folders, "Workers", lambda count, **_: Workers(0))
-    options = ("--jobs", 2, "--quiet")
-    assert run(encoder, "--input", "photos", "--output", "coded2", *options) == (0, "", "")
-    start = [1, 1]
-    assert counts == [*start, 1, 2, 2]
-    assert run(decoder, "--input", "coded2", "--output", "decoded2", *options) == (0, "", "")
-    assert counts == [*start, 1, 2, 2] * 2
-    assert contents("coded2") == contents("coded")
-    for name in files("decoded"):
-        first, second = (
-            iio.imread(f"{place}/{name}").astype(int) for place in ("decoded", "decoded2")
-        )
-        assert np.abs(first - second).max() <= 1
 
 
 def test_want_of_memory_for_one_image_leaves_the_others(run, photographs, monkeypatch):
@@ -168,7 +133,7 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, tiny_path, pho
 
 @pytest.fixture
 def running(tmp_path, tiny_path, photograph):
-    """An encoder of 30 photographs that has coded one, and its other process."""
+    """An encoder of 30 photographs that has coded one, and its two worker processes."""
     (tmp_path / "photos").mkdir()
     for number in range(30):
         iio.imwrite(tmp_path / "photos" / f"{number:02}.png", photograph)
@@ -180,27 +145,46 @@ def running(tmp_path, tiny_path, photograph):
             assert process.poll() is None
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-        (other,) = (child for child, line in lines.items() if b"spawn_main" in line)
-        yield process, other
+        workers = [child for child, line in lines.items() if b"spawn_main" in line]
+        assert len(workers) == 2
+        yield process, workers
         process.kill()
 
 
-def test_a_clusters_sigterm_leaves_no_process_and_no_half_file(running, tmp_path):
-    process, other = running
+def assert_no_half_file(folder):
+    assert all(name.endswith((".npz", ".bin")) for name in files(folder))
+
+
+def exist(processes):
+    return [one for one in processes if Path(f"/proc/{one}").exists()]
+
+
+def test_sigterm_leaves_no_process_and_no_half_file(running, tmp_path):
+    process, workers = running
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + signal.SIGTERM, "")
-    assert not Path(f"/proc/{other}").exists()
-    assert all(name.endswith((".npz", ".bin")) for name in files(tmp_path / "coded"))
+    assert not exist(workers)
+    assert_no_half_file(tmp_path / "coded")
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_line(running, tmp_path):
+    process, workers = running
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and err.count("\n") == 1
+    assert err.startswith("a worker died, most likely because memory ran out; give fewer --jobs: ")
+    assert "--skip-existing goes on" in err
+    assert not exist(workers)
 
 
 @pytest.mark.slow
 def test_kill_9_leaves_no_process_and_no_half_file(running, tmp_path):
-    process, other = running
+    process, workers = running
     process.kill()
     process.communicate(timeout=60)
-    wait_until(lambda: not Path(f"/proc/{other}").exists())
-    assert all(name.endswith((".npz", ".bin")) for name in files(tmp_path / "coded"))
+    wait_until(lambda: not exist(workers))
+    assert_no_half_file(tmp_path / "coded")
 
 
 def done_already(out):

@@ -1,104 +1,107 @@
-"""Images through the steps of a task: order, memory, batches and failures."""
+"""Images through a task: order, memory and failures."""
 
-import weakref
+import math
+from concurrent.futures import Future
+from unittest import mock
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmm_attention.errors import CodecError, ImageError
+from gmm_attention.errors import CodecError
 from gmm_attention.pipeline.run import run as run_task
-from gmm_attention.pipeline.workers import Workers
+from gmm_attention.pipeline.workers import PIXELS_EACH, Workers
 
 
-class Steps:
+class Task:
     """A task made of functions."""
 
-    def __init__(self, load, transform, finish, batch=lambda _: (1, 0), size=lambda _: 1):
-        self.load, self.transform, self.finish = load, transform, finish
-        self.batch, self.size = batch, size
+    def __init__(self, process, size=lambda _: 1):
+        self.process, self.size = process, size
 
 
-def test_one_image_of_a_batch_that_fails_leaves_the_others(tiny_codec, photograph):
-    images = [photograph[:20, :30].copy() for _ in range(3)]
+class Simulated:
+    """Processes whose calls end when a test wants it, in any order."""
 
-    def transform(items, loaded):
-        if 1 in items:
-            raise ImageError("of no use")
-        return tiny_codec.analyse(loaded)
+    def __init__(self, window, most_pixels, sizes, draw):
+        self.count, self.window, self.most_pixels = window, window, most_pixels
+        self._sizes, self._draw = sizes, draw
+        self.begun, self.under_way = [], {}
 
-    task = Steps(images.__getitem__, transform, lambda i, _: i, lambda _: (8, 0))
-    with Workers(0) as workers:
-        results = []
-        for item, result in run_task(task, range(3), workers, 3):
+    def pixels(self, items):
+        return sum(self._sizes[item] for item in items)
+
+    def has_room(self, item):
+        items = [*self.under_way, item]
+        return len(items) == 1 or (
+            len(items) <= self.window and self.pixels(items) <= self.most_pixels
+        )
+
+    def submit(self, function, item):
+        assert self.has_room(item)
+        self.begun.append(item)
+        self.under_way[item] = future = Future()
+        future.call = lambda: function(item)
+        return future
+
+    def wait(self, futures, return_when):
+        """In place of concurrent.futures.wait: ends one of the calls at least."""
+        assert set(futures) == set(self.under_way.values())
+        following = len(self.begun)
+        assert following == len(self._sizes) or not self.has_room(following)
+        ending = self._draw(st.sets(st.sampled_from(sorted(self.under_way)), min_size=1))
+        for item in ending:
+            future = self.under_way.pop(item)
             try:
-                results.append(result())
-            except CodecError as error:
-                results.append(f"{item}: {error}")
-    assert results == [0, "1: of no use", 2]
+                future.set_result(future.call())
+            except (CodecError, MemoryError) as error:
+                future.set_exception(error)
 
 
 @given(
-    st.lists(st.sampled_from("abx"), max_size=9), st.integers(0, 4), st.integers(1, 3), st.data()
+    sizes=st.lists(st.integers(0, 6), max_size=9),
+    window=st.integers(1, 4),
+    most_pixels=st.one_of(st.integers(1, 9), st.just(math.inf)),
+    failing=st.dictionaries(st.integers(0, 8), st.sampled_from([CodecError, MemoryError])),
+    data=st.data(),
 )
-def test_every_item_goes_through_its_steps_in_order(kinds, ahead, most, data):
-    failing = {
-        step: data.draw(st.sets(st.integers(0, 8)), step)
-        for step in ("load", "transform", "finish")
-    }
-    pixels = data.draw(
-        st.lists(st.sampled_from([0, 1, 2**25, 2**27, 2**28]), min_size=9, max_size=9), "pixels"
-    )
-    at_work = []
+def test_every_item_in_order_within_bounds(sizes, window, most_pixels, failing, data):
+    """At any time as many are under way as the bounds allow, and no more."""
 
-    def step(name, item):
-        if item in failing[name]:
-            raise CodecError(f"{name} {item}")
+    def process(item):
+        if item in failing:
+            raise failing[item](item)
+        return f"done {item}"
 
-    def load(item):
-        at_work.append(item)
-        sizes = [pixels[item] for item in at_work]
-        assert sum(sizes) - max(sizes) <= 2**27 and len(at_work) <= 2 + 2 * ahead
-        step("load", item)
-        return kinds[item]
-
-    def transform(items, values):
-        assert values == [kinds[item] for item in items]
-        assert len(set(values)) == 1 and len(items) <= most
-        for item in items:
-            step("transform", item)
-        return [value.upper() for value in values]
-
-    def finish(item, value):
-        step("finish", item)
-        return item, value
-
+    processes = Simulated(window, most_pixels, sizes, data.draw)
     outcomes = []
-    batch, size = (lambda kind: (most, kind)), pixels.__getitem__
-    task = Steps(load, transform, finish, batch, size)
-    with Workers(0) as workers:
-        for item, result in run_task(task, range(len(kinds)), workers, ahead):
-            at_work.remove(item)
+    with mock.patch("concurrent.futures.wait", processes.wait):
+        task = Task(process, sizes.__getitem__)
+        for item, result in run_task(task, range(len(sizes)), processes):
             try:
-                outcomes.append(result())
-            except CodecError as error:
-                outcomes.append(str(error))
-    for item, outcome in enumerate(outcomes):
-        expected = [f"{name} {item}" for name in failing if item in failing[name]]
-        assert outcome == (expected[0] if expected else (item, kinds[item].upper()))
-    assert len(outcomes) == len(kinds)
+                outcomes.append((item, result()))
+            except (CodecError, MemoryError) as error:
+                outcomes.append((item, type(error)))
+    assert outcomes == [(i, failing.get(i, f"done {i}")) for i in range(len(sizes))]
+    assert processes.begun == list(range(len(sizes)))
 
 
-def test_an_image_is_not_held_while_it_is_coded():
-    alive = []
+def test_sizes_are_not_asked_for_without_a_bound():
+    """They take the time of reading each image's header."""
 
-    def transform(items, values):
-        alive.append(weakref.ref(values[0]))
-        return [values[0].shape]
+    def size(item):
+        raise AssertionError
 
-    task = Steps(
-        lambda item: np.zeros([item, 9]), transform, lambda item, shape: alive[-1]() is None
-    )
     with Workers(0) as workers:
-        for _, result in run_task(task, range(3), workers, 0):
-            assert result()
+        assert [result() for _, result in run_task(Task(abs, size), [-1, -2], workers)] == [1, 2]
+
+
+def test_in_this_process_an_image_begins_when_the_one_before_is_taken():
+    log = []
+    with Workers(0) as workers:
+        for item, result in run_task(Task(log.append), [1, 2, 3], workers):
+            assert result() is None and log == list(range(1, item + 1))
+
+
+def test_the_bounds_of_memory_grow_with_the_processes():
+    with Workers(2) as workers:
+        assert (workers.count, workers.window, workers.most_pixels) == (2, 4, 2 * PIXELS_EACH)

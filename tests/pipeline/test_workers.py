@@ -9,7 +9,7 @@ import pytest
 from conftest import files, wait_until
 
 from gmm_attention.errors import CodecError
-from gmm_attention.pipeline.workers import Workers, report_dead_worker
+from gmm_attention.pipeline.workers import Workers, report_lost_processes
 
 
 def children():
@@ -30,7 +30,7 @@ def test_sigterm_ends_a_call_and_not_the_process(tmp_path):
         child.terminate()  # between calls, nothing
         assert workers.submit(calls.length, b"abc").result() == 3
         with pytest.raises(MemoryError):
-            workers.submit(calls.out_of_memory).result()
+            workers.submit(calls.out_of_memory, "a.png").result()
     assert not children()
 
 
@@ -51,7 +51,7 @@ def test_giving_up_ends_what_is_at_work_and_what_waits(tmp_path):
 
 def test_a_process_that_dies_with_much_to_read_is_told(tmp_path):
     with pytest.raises(CodecError, match="a worker died"):
-        with Workers(1) as workers, report_dead_worker("again"):
+        with Workers(1) as workers, report_lost_processes("again"):
             future = workers.submit(calls.hold, tmp_path / "held")
             wait_until((tmp_path / "held").exists)
             for _ in range(3):

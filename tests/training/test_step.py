@@ -284,7 +284,7 @@ def test_a_step_compiled_by_xla_is_the_same_but_for_its_noise(images, fresh_step
 @pytest.mark.parametrize("name", ["coffee.png", "astronaut.png"])
 def test_estimated_bpp_is_that_of_the_files(name):
     """Of whole photographs, with the weights in models/: y within 0.1 %, all within 0.5 %."""
-    default_model = str(ROOT / DEFAULT_MODEL)
+    default_model = str(ROOT / "models" / DEFAULT_MODEL)
     arrays, settings = checkpoints.load(default_model)
     codec = image_codec.load(default_model)
     network = settings["num_filters"], settings["num_mixtures"], settings["attention"]

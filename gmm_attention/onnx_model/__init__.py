@@ -1,0 +1,1 @@
+"""The network as ONNX graphs, made from an exported model's arrays; knows no bytes."""

@@ -1,0 +1,1 @@
+"""What computes the float network: TensorFlow or ONNX Runtime, behind one protocol."""

@@ -1,0 +1,126 @@
+"""The Keras model as a runtime; importing this imports TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gmm_attention import requirements
+from gmm_attention.checkpoints import integers
+from gmm_attention.checkpoints.loading import LoadedModel, build_network
+from gmm_attention.checkpoints.locate import Kind
+from gmm_attention.errors import CodecError, naming
+from gmm_attention.model import variables
+from gmm_attention.runtimes.protocol import Transform
+
+
+def prepare(device: str, threads: int) -> None:
+    """Chooses what TensorFlow computes on, before it starts.
+
+    Args:
+      device: "auto", "cpu" or "gpu".
+      threads: number of threads on a CPU; the first call in a process decides.
+
+    Raises:
+      CodecError: a GPU is asked for, and there is none; or TensorFlow runs on another device
+        already.
+    """
+    with contextlib.suppress(RuntimeError):  # it has started
+        # By itself TensorFlow ignores a container's quota of processors.
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    gpus = tf.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise CodecError(
+            "--device gpu: TensorFlow sees no GPU; install '.[gpu]' and a CUDA 11.8 driver, or "
+            "leave --device away"
+        )
+    try:
+        tf.config.set_visible_devices([] if device == "cpu" else gpus, "GPU")
+    except RuntimeError as error:
+        raise CodecError(
+            f"--device {device}: this process runs TensorFlow on another device already; start a "
+            "new one"
+        ) from error
+    if gpus and device != "cpu":
+        # With these settings, which hold for the whole process, repeated runs give the same bytes,
+        # and pixels that differ from a CPU's by rounding only.
+        tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+class TensorFlowRuntime:
+    """A Runtime of TensorFlow, on the device that `prepare` chose.
+
+    Args:
+      loaded: the model.
+      precision: "float32" or "bfloat16", of analysis and synthesis.
+
+    Attributes:
+      title, memory_errors: see Runtime.
+      network: a built Cheng2020.
+
+    Raises:
+      CodecError: the device does not compute in bfloat16.
+      CheckpointError: there is no network of the model's settings.
+    """
+
+    memory_errors = MemoryError, tf.errors.ResourceExhaustedError
+
+    def __init__(self, loaded: LoadedModel, precision: str):
+        if precision == "bfloat16" and not _has_bfloat16():
+            raise CodecError(
+                "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than "
+                "Ampere, where it would be slower than float32; use --precision float32"
+            )
+        place = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
+        self.title = f"TensorFlow {tf.__version__} on the {place}"
+        with naming(loaded.name):
+            self.network = build_network(loaded.settings, Kind.EXPORTED, precision)
+        weights = loaded.weights or integers.float_arrays(loaded.exported)
+        variables.assign(self.network, weights, loaded.name)
+
+    def analysis(self) -> Transform:
+        return _transform(self.network.analysis, 3)
+
+    def hyper_analysis(self) -> Transform:
+        return _transform(self.network.hyper_analysis, self.network.num_filters)
+
+    def synthesis(self) -> Transform:
+        return _transform(self.network.synthesis, self.network.num_filters)
+
+    def mixtures(
+        self, y_hat: np.ndarray, z_hat: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        phi = self.network.hyper_synthesis(z_hat)
+        weights, means, scales = self.network.entropy_parameters([y_hat, phi])
+        return phi.numpy(), weights.numpy(), means.numpy(), scales.numpy()
+
+
+def _transform(part: Any, channels: int) -> Transform:
+    """Makes a graph of each stage of a built part of the network, for inputs of any sides."""
+    stages, dtype = [], tf.float32
+    for stage in part.stages():
+        spec = tf.TensorSpec([None, None, None, channels], dtype)
+        graph = tf.function(stage.function, [spec], autograph=False)
+        output = graph.get_concrete_function().outputs[0]
+        channels, dtype = output.shape[-1], output.dtype
+        stages.append(stage._replace(function=graph))
+
+    def concatenate(tensors: Sequence[Any], axis: int) -> Any:
+        return tf.concat(tensors, axis)
+
+    return Transform(
+        stages, channels, 1, tf.constant, lambda t: tf.cast(t, tf.float32).numpy(), concatenate
+    )
+
+
+def _has_bfloat16() -> bool:
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(requirements.processor_flags())
