@@ -18,6 +18,7 @@ from conftest import ROOT, files, load_once, needs_tensorflow, wait_until
 
 from gmm_attention import start_up
 from gmm_attention.checkpoints import files as checkpoints
+from gmm_attention.checkpoints import locate
 from gmm_attention.codec import image_codec
 from gmm_attention.commands import encoder, evaluate
 from gmm_attention.evaluation import many_images, one_image
@@ -668,7 +669,13 @@ def test_help_does_not_wait_for_tensorflow():
 
 
 @pytest.fixture
-def measured_models(tmp_path, tiny_path):
+def no_installed_models(monkeypatch):
+    """Where gmm-attention-models is installed, its models would be chosen too."""
+    monkeypatch.setattr(locate, "PACKAGE", "nothing_of_this_name_is_installed")
+
+
+@pytest.fixture
+def measured_models(tmp_path, tiny_path, no_installed_models):
     for name, bpp in [("a", 0.1), ("b", 0.3), ("c", None)]:
         shutil.copytree(tiny_path, tmp_path / "models" / name)
         settings = checkpoints.load_settings(tiny_path)
@@ -708,7 +715,7 @@ def test_the_choice_is_among_the_models_given(run, photographs, measured_models)
     assert status == 1 and "models/none" in err
 
 
-def test_no_model_to_choose_from_is_an_error(run, photographs):
+def test_no_model_to_choose_from_is_an_error(run, photographs, no_installed_models):
     status, out, err = encode(run, "--target-bpp", 0.1)
     assert (status, out) == (1, "")
     assert_one_line(err, "models: no model whose rate on Kodak is known; ")
