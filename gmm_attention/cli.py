@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from gmm_attention.errors import CodecError
 
-MODELS = "models"
 DEFAULT_MODEL = "mse-0.0032-n48"  # a name, which `checkpoints.locate` finds from any folder
 MODEL_HELP = (
     "exported model, given by its path or by its name in ./models or the installed "

@@ -32,8 +32,8 @@ class LoadedModel:
       exported: dict of arrays, as `integers.export_arrays` returns.
       settings: dict with `num_filters`, `num_mixtures`, `attention` and whatever else was saved.
       name: path of the model, for messages.
-      weights: dict of float arrays by the names of `variables.by_name`, as they were before their
-        export; None for a model that was exported before, which has its integers only.
+      network: a built Cheng2020 without `rdft`, with the weights as they were before their export;
+        None for a model that was exported before, which has its integers only.
       entropy_model: IntegerEntropyModel of `exported`.
       fingerprint: 4 bytes, see `fingerprints.fingerprint`.
 
@@ -44,7 +44,7 @@ class LoadedModel:
     exported: dict[str, np.ndarray]
     settings: dict[str, Any]
     name: str
-    weights: dict[str, np.ndarray] | None = None
+    network: Cheng2020 | None = None
     entropy_model: IntegerEntropyModel = field(init=False)
     fingerprint: bytes = field(init=False)
 
@@ -54,11 +54,16 @@ class LoadedModel:
 
 
 def load(path: str | os.PathLike[str]) -> LoadedModel:
+    """Finds and reads a model; see `locate` and `read`."""
+    return read(locate(path))
+
+
+def read(found: ModelPath, precision: str = "float32") -> LoadedModel:
     """Reads an exported model, a training checkpoint or a TF1 checkpoint.
 
     Args:
-      path: the directory of one of the first two, or the prefix or `.index` file of a TF1
-        checkpoint.
+      found: ModelPath.
+      precision: of the network of a checkpoint, see Cheng2020.
 
     Returns:
       LoadedModel.
@@ -68,11 +73,12 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
         arithmetic cannot take them.
       CodecError: the model is no exported one, and TensorFlow is not installed.
     """
-    found = locate(path)
-    return _load_exported(found) if found.kind is Kind.EXPORTED else _load_checkpoint(found)
+    if found.kind is Kind.EXPORTED:
+        return _read_exported(found)
+    return _read_checkpoint(found, precision)
 
 
-def _load_exported(found: ModelPath) -> LoadedModel:
+def _read_exported(found: ModelPath) -> LoadedModel:
     arrays = files.load_arrays(*found.weight_files)
     with naming(found.path):
         loaded = LoadedModel(arrays, found.settings, found.path)
@@ -85,7 +91,7 @@ def _load_exported(found: ModelPath) -> LoadedModel:
     return loaded
 
 
-def _load_checkpoint(found: ModelPath) -> LoadedModel:
+def _read_checkpoint(found: ModelPath, precision: str) -> LoadedModel:
     requirements.need_tensorflow(
         f"{found.path}: a {found.kind.value}, unlike an exported model,",
         f"or export it where they are: python -m gmm_attention.export {found.path} models/NAME",
@@ -99,14 +105,14 @@ def _load_checkpoint(found: ModelPath) -> LoadedModel:
     else:
         arrays = files.load_arrays(*found.weight_files)
     with naming(name):
-        network = build_network(settings, found.kind)
+        network = build_network(settings, found.kind, precision)
     shown_name = tf1_names.shown_name if found.kind is Kind.TF1 else str
     check(arrays, variables.stored_shapes(network), name, shown_name)
     weights = variables.plain_arrays(arrays, network)
     variables.assign(network, weights, name)
     with naming(name):
         exported = integers.export_arrays(weights, network.entropy_bottleneck, tables)
-        return LoadedModel(exported, settings, name, weights)
+        return LoadedModel(exported, settings, name, network)
 
 
 def build_network(settings: dict[str, Any], kind: Kind, precision: str = "float32") -> Cheng2020:

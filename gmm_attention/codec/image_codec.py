@@ -55,8 +55,8 @@ def load(
     found = locate(path)
     exported = found.kind is Kind.EXPORTED
     runtime = choosing.choose(found.path, exported, runtime, precision, device)
-    choosing.prepare(runtime, device, threads)
-    loaded = loading.load(found.path)
+    choosing.prepare(runtime, precision, device, threads)
+    loaded = loading.read(found, precision)
     return ImageCodec(loaded, choosing.make(loaded, runtime, precision, device, threads))
 
 
@@ -80,7 +80,7 @@ class ImageCodec:
         self.num_filters = loaded.entropy_model.num_filters
         self.runtime = runtime
         self.latent_codec = LatentCodec(loaded.entropy_model, self.fingerprint, self.name)
-        quantiles = (loaded.weights or loaded.exported)["entropy_bottleneck/quantiles"]
+        quantiles = loaded.exported["entropy_bottleneck/quantiles"]
         self._medians = quantiles[:, 0, 1].astype(np.float32)
 
     # Made when they are first needed: an encoder may never synthesize, a decoder never analyses.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gmm_attention import cli, metrics
-from gmm_attention.checkpoints.locate import known_models, locate
+from gmm_attention.checkpoints.locate import FOLDER, known_models, locate
 from gmm_attention.codec.file_format import Coded
 from gmm_attention.commands import coding_options
 from gmm_attention.errors import CheckpointError, CodecError, naming
@@ -172,7 +172,7 @@ def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, flo
             if math.isfinite(bpp):
                 rates[path] = bpp
     if not rates:
-        names = ", ".join(map(shown_name, models)) or cli.MODELS
+        names = ", ".join(map(shown_name, models)) or FOLDER
         raise CheckpointError(
             f"{names}: no model whose rate on Kodak is known; give one by --model, or measure it: "
             "evaluate.py --images KODAK --models MODEL --record"

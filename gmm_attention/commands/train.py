@@ -282,7 +282,6 @@ def _train(args: argparse.Namespace, settings: recipe.Recipe) -> int:
         print(f"{folder.path} has a state already: --state is passed over")
         args.state = None
     print("starting; the first step takes longest", flush=True)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     try:

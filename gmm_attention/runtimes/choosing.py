@@ -63,21 +63,21 @@ def choose(model: str, exported: bool, runtime: str, precision: str, device: str
     return runtime
 
 
-def prepare(runtime: str, device: str, threads: int | None) -> None:
+def prepare(runtime: str, precision: str, device: str, threads: int | None) -> None:
     """Sets up what must be set up before a model is loaded, since loading may start TensorFlow.
 
     Args:
       runtime: "onnx" or "tensorflow".
-      device: "auto", "cpu" or "gpu".
+      precision, device: see `choose`.
       threads: number of threads on a CPU, or None for one a core.
 
     Raises:
-      CodecError: the device is not there.
+      CodecError: the device is not there, or does not compute in this precision.
     """
     if runtime == "tensorflow":
         from gmm_attention.runtimes import tensorflow_runtime
 
-        tensorflow_runtime.prepare(device, threads or _num_cores())
+        tensorflow_runtime.prepare(precision, device, threads or _num_cores())
 
 
 def make(
@@ -92,7 +92,7 @@ def make(
       threads: see `prepare`.
 
     Raises:
-      CodecError: the device is not there, or does not compute in this precision.
+      CodecError: the device is not there.
     """
     if runtime == "onnx":
         from gmm_attention.runtimes.onnx_runtime import OnnxRuntime

@@ -18,16 +18,17 @@ from gmm_attention.model import variables
 from gmm_attention.runtimes.protocol import Transform
 
 
-def prepare(device: str, threads: int) -> None:
+def prepare(precision: str, device: str, threads: int) -> None:
     """Chooses what TensorFlow computes on, before it starts.
 
     Args:
+      precision: "float32" or "bfloat16", of analysis and synthesis.
       device: "auto", "cpu" or "gpu".
       threads: number of threads on a CPU; the first call in a process decides.
 
     Raises:
       CodecError: a GPU is asked for, and there is none; or TensorFlow runs on another device
-        already.
+        already; or the device does not compute in bfloat16.
     """
     with contextlib.suppress(RuntimeError):  # it has started
         # By itself TensorFlow ignores a container's quota of processors.
@@ -45,6 +46,11 @@ def prepare(device: str, threads: int) -> None:
             f"--device {device}: this process runs TensorFlow on another device already; start a "
             "new one"
         ) from error
+    if precision == "bfloat16" and not _has_bfloat16():
+        raise CodecError(
+            "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than "
+            "Ampere, where it would be slower than float32; use --precision float32"
+        )
     if gpus and device != "cpu":
         # With these settings, which hold for the whole process, repeated runs give the same bytes,
         # and pixels that differ from a CPU's by rounding only.
@@ -57,31 +63,28 @@ class TensorFlowRuntime:
 
     Args:
       loaded: the model.
-      precision: "float32" or "bfloat16", of analysis and synthesis.
+      precision: "float32" or "bfloat16", of analysis and synthesis; that of the model's network, if
+        it has one.
 
     Attributes:
       title, memory_errors: see Runtime.
       network: a built Cheng2020.
 
     Raises:
-      CodecError: the device does not compute in bfloat16.
       CheckpointError: there is no network of the model's settings.
     """
 
     memory_errors = MemoryError, tf.errors.ResourceExhaustedError
 
     def __init__(self, loaded: LoadedModel, precision: str):
-        if precision == "bfloat16" and not _has_bfloat16():
-            raise CodecError(
-                "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than "
-                "Ampere, where it would be slower than float32; use --precision float32"
-            )
         place = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
         self.title = f"TensorFlow {tf.__version__} on the {place}"
+        if loaded.network is not None:
+            self.network = loaded.network
+            return
         with naming(loaded.name):
             self.network = build_network(loaded.settings, Kind.EXPORTED, precision)
-        weights = loaded.weights or integers.float_arrays(loaded.exported)
-        variables.assign(self.network, weights, loaded.name)
+        variables.assign(self.network, integers.float_arrays(loaded.exported), loaded.name)
 
     def analysis(self) -> Transform:
         return _transform(self.network.analysis, 3)

@@ -37,7 +37,7 @@ def both(request):
     loaded = loading.LoadedModel(exported, settings, "random weights")
     made = []
     for name in ("tensorflow", "onnx"):
-        choosing.prepare(name, "cpu", threads=2)
+        choosing.prepare(name, "float32", "cpu", threads=2)
         made.append(choosing.make(loaded, name, "float32", "cpu", threads=2))
     return *made, num_filters
 
