@@ -65,6 +65,8 @@ setup(
         # imageio depends on Pillow, but images.py also relies on Pillow's names of sample layouts.
         # 11.3 is the first version that writes AVIF.
         "pillow>=11.3,<14",
+        # Tells damaged JPEG files, which Pillow decodes without a word.
+        "simplejpeg>=1.8,<2",
         "matplotlib>=3.6,<4",
         "bjontegaard==1.3.0",
         # Counts the cores within a container's quota, which Python's own count ignores.

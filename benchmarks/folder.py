@@ -37,7 +37,7 @@ def transforms(codec: ImageCodec, folder: str) -> None:
 
     codec.warm_up()
     seconds = np.zeros(2)
-    for path, _ in find_images(folder):
+    for path, _ in find_images(folder).images:
         tensor = padding.pad(images.read_image(path))[None] / np.float32(255)
         for i, transform in enumerate((codec._analysis, codec._synthesis)):
 
@@ -86,7 +86,7 @@ def main() -> int:
         from gmm_attention.image_folders import find_images
 
         model, coded, pictures = (os.path.join(place, name) for name in ("model", "coded", "recon"))
-        save_model(model, find_images(args.folder)[0][0])
+        save_model(model, find_images(args.folder).images[0][0])
 
         def run(what: str, way: str, source: str, target: str, *more: str) -> list[float]:
             runtime, _, precision = way.partition("-")

@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if any(key[:2] == (args.num_filters, args.seed) for key in by_run(path)):
         parser.error(f"{path} has N = {args.num_filters}, seed {args.seed} already")
     photographs = Photographs([args.photographs], base.crop, 3 * 2**30)
-    found = [read_image(path) for path, _ in find_images(args.validation)]
+    found = [read_image(path) for path, _ in find_images(args.validation).images]
     images = [middle(image) for image in found if min(image.shape[:2]) >= SIDE]
     print(f"{cpu_model()}, {os.cpu_count()} cores; {args.precision}; {len(images)} to validate on")
     steps = {"adam": args.adam_steps, "muon": args.muon_steps}

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Iterator
+
+# Unicode's classes of characters that turn the direction of writing: a name would show as another.
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class CodecError(Exception):
@@ -28,6 +32,26 @@ class TrainingError(CodecError):
 
 class CurveError(CodecError):
     """A curve's file that cannot be read, or curves that cannot be compared."""
+
+
+def printable(text: str) -> str:
+    """Escapes what would break a message into lines, or command a terminal, such as in file names.
+
+    Args:
+      text: any str.
+
+    Returns:
+      the text with each control character, and each that turns the direction of writing, as its
+      escape in Python: a newline as `\\n`.
+    """
+    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    return (
+        unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _DIRECTIONS
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from gmm_attention.errors import CodecError
@@ -20,7 +20,7 @@ _ENCODING, _ENCODING_ERRORS = "utf-8", "surrogateescape"
 _Path = TypeVar("_Path", bound="str | os.PathLike[str]")
 
 
-def write_atomically(files: Mapping[_Path, bytes]) -> None:
+def write_atomically(files: Mapping[_Path, bytes], modified: int | None = None) -> None:
     """Writes files, which appear under their names only when all of them are complete.
 
     The bytes go to hidden files beside the targets, which are renamed at the end. So a reader
@@ -32,6 +32,8 @@ def write_atomically(files: Mapping[_Path, bytes]) -> None:
     Args:
       files: dict of path (str or Path) to bytes; several files where each is useless without
         the others.
+      modified: modification time that the files get, in nanoseconds since 1970, or None for now.
+        A file system that keeps no such time is none the worse.
 
     Raises:
       CodecError: a file cannot be written (no such folder, no permission, no space), or a target
@@ -51,6 +53,9 @@ def write_atomically(files: Mapping[_Path, bytes]) -> None:
             renamings.append((temporary, target))
             with open(temporary, "xb") as file:
                 file.write(data)
+            if modified is not None:
+                with contextlib.suppress(OSError):
+                    os.utime(temporary, ns=(modified, modified))
         for temporary, path in renamings:
             os.replace(temporary, path)
     except OSError as error:
@@ -63,6 +68,42 @@ def write_atomically(files: Mapping[_Path, bytes]) -> None:
         for temporary, _ in renamings:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+# How many of a file's first bytes tell who wrote it.
+_HEAD = 4096
+
+
+def refuse_foreign(
+    path: str | os.PathLike[str], is_ours: Callable[[bytes], bool], overwrite: bool
+) -> None:
+    """Refuses to replace a file that this project's programs did not write.
+
+    Nothing is lost with an empty file, so that one may always be replaced.
+
+    Args:
+      path: str or Path of a file that is about to be written.
+      is_ours: function of the first 4096 bytes of the file that is there, or all of them if it is
+        shorter, which tells whether a program of ours wrote it.
+      overwrite: whether the user allows to replace any file.
+
+    Raises:
+      CodecError: a file is there that is not ours, or that cannot be read.
+    """
+    if overwrite or not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise CodecError(
+            f"{path}: is there already, and cannot be read: {error.strerror}; give another output"
+        ) from error
+    if head and not is_ours(head):
+        raise CodecError(
+            f"{path}: is there already, and was not written by this program; give another output, "
+            "move the file away, or allow its loss by --overwrite"
+        )
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

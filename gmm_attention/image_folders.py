@@ -7,14 +7,43 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from gmm_attention.errors import ImageError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def find_images(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
+class Listing(NamedTuple):
+    """The images that paths given by the user stand for.
+
+    Attributes:
+      images: list of (path, name of the outputs).
+      notes: list of str, a line for each kind of thing that was passed over, such as files of
+        formats that are not read.
+      failures: list of str, a line for each thing that was asked for and cannot be reached, such
+        as a sub-folder without permission.
+    """
+
+    images: list[tuple[Path, str]]
+    notes: list[str]
+    failures: list[str]
+
+
+class Files(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+      relatives: sorted list of paths relative to the folder, str with "/" between their parts.
+      notes, failures: see `Listing`.
+    """
+
+    relatives: list[str]
+    notes: list[str]
+    failures: list[str]
+
+
+def find_images(path: str | os.PathLike[str]) -> Listing:
     """Lists the images that a path given by the user stands for, with a name for each output.
 
     A folder is searched recursively for files with a suffix in IMAGE_SUFFIXES, in upper or lower
@@ -38,7 +67,7 @@ def find_images(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
     top = Path(path)
     # os.path, unlike Path, answers False where permission to look is missing.
     if os.path.isfile(top):
-        return [(top, _without_suffix(top.name))]
+        return Listing([(top, _without_suffix(top.name))], [], [])
     if not os.path.isdir(top):
         try:
             top.stat()
@@ -48,15 +77,16 @@ def find_images(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
             ) from error
         raise ImageError(f"{path}: neither a file nor a folder; give one of them")
 
-    relatives = list_files(top, IMAGE_SUFFIXES)
+    relatives = list_files(top, IMAGE_SUFFIXES).relatives
     if not relatives:
         raise ImageError(
             f"{path}: no image in this folder; its files should end in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return [(top / relative, name) for relative, name in zip(relatives, _distinct_names(relatives))]
+    found = zip(relatives, _distinct_names(relatives))
+    return Listing([(top / relative, name) for relative, name in found], [], [])
 
 
-def list_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> list[str]:
+def list_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Files:
     """Lists the files of a folder and its sub-folders, by the rules of `find_images`.
 
     Args:
@@ -80,7 +110,7 @@ def list_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> lis
             # because reading it would block.
             if os.path.isfile(found) or not os.path.exists(found):
                 relatives.append(found.relative_to(folder).as_posix())
-    return sorted(relatives)
+    return Files(sorted(relatives), [], [])
 
 
 def _refuse_folder(error: OSError) -> NoReturn:

@@ -23,13 +23,13 @@ def touch(folder, *names):
 
 
 def names_in(folder):
-    return {path.relative_to(folder).as_posix(): name for path, name in find_images(folder)}
+    return {path.relative_to(folder).as_posix(): name for path, name in find_images(folder).images}
 
 
 def test_folder_is_searched_with_its_sub_folders(tmp_path):
     touch(tmp_path, "b.PNG", "a.jpeg", "holiday/beach 1.Jpg", "holiday/more/c.d.webp")
     touch(tmp_path, "notes.txt", "png", ".hidden.png", ".cache/a.png", "holiday/.a.png")
-    assert find_images(str(tmp_path)) == [
+    assert find_images(str(tmp_path)).images == [
         (tmp_path / "a.jpeg", "a"),
         (tmp_path / "b.PNG", "b"),
         (tmp_path / "holiday/beach 1.Jpg", "holiday/beach 1"),
@@ -39,14 +39,14 @@ def test_folder_is_searched_with_its_sub_folders(tmp_path):
 
 def test_every_suffix_is_found(tmp_path):
     touch(tmp_path, *(f"{i}{suffix}" for i, suffix in enumerate(IMAGE_SUFFIXES)))
-    assert len(find_images(tmp_path)) == len(IMAGE_SUFFIXES)
+    assert len(find_images(tmp_path).images) == len(IMAGE_SUFFIXES)
 
 
 def test_single_file_is_taken_whatever_its_name(tmp_path):
     touch(tmp_path, "a.b.PNG", "IMG.2024", ".hidden")
-    assert find_images(tmp_path / "a.b.PNG") == [(tmp_path / "a.b.PNG", "a.b")]
-    assert find_images(tmp_path / "IMG.2024") == [(tmp_path / "IMG.2024", "IMG.2024")]
-    assert find_images(tmp_path / ".hidden") == [(tmp_path / ".hidden", ".hidden")]
+    assert find_images(tmp_path / "a.b.PNG").images == [(tmp_path / "a.b.PNG", "a.b")]
+    assert find_images(tmp_path / "IMG.2024").images == [(tmp_path / "IMG.2024", "IMG.2024")]
+    assert find_images(tmp_path / ".hidden").images == [(tmp_path / ".hidden", ".hidden")]
 
 
 def test_outputs_of_equal_stems_do_not_overwrite_each_other(tmp_path):

@@ -183,7 +183,7 @@ def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, flo
 def _run(args: argparse.Namespace) -> int:
     photographs = [
         Photograph(str(path), name, os.path.join(args.output, name))
-        for path, name in find_images(args.input)
+        for path, name in find_images(args.input).images
     ]
     model = args.model[0] if args.model else cli.DEFAULT_MODEL
     if args.target_bpp:

@@ -241,7 +241,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
     from gmm_attention.image_folders import find_images
     from gmm_attention.start_up import shown_name
 
-    found = find_images(args.images)
+    found = find_images(args.images).images
     models = {shown_name(model.path): model for model in map(locate, args.models)}
     losses = grouping.by_loss({name: model.settings for name, model in models.items()})
     for model in models.values() if args.record else ():

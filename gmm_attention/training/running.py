@@ -42,7 +42,7 @@ def validation(args: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
     """
     if args.validate is None:
         return []
-    return [(name, read_image(path)) for path, name in find_images(args.validate)]
+    return [(name, read_image(path)) for path, name in find_images(args.validate).images]
 
 
 def begin(loop: Loop, path: str) -> None:

@@ -94,7 +94,7 @@ def find_photographs(source: str | os.PathLike[str]) -> list[PhotographFile]:
         found = [(top, top.name)]
     elif os.path.isdir(top):
         suffixes = (*IMAGE_SUFFIXES, _TAR_SUFFIX, *_COMPRESSED_SUFFIXES)
-        found = [(top / relative, relative) for relative in list_files(top, suffixes)]
+        found = [(top / relative, relative) for relative in list_files(top, suffixes).relatives]
     else:
         raise ImageError(
             f"{source}: no file or folder that can be read; check the name and its permissions"

@@ -29,7 +29,8 @@ PROGRAMS = ("train", "validation")
 # All files of this package that the runner imports. None of them may import TensorFlow, imageio or
 # loky, which the runner has to do without.
 _RUNNER_MODULES = (
-    "__init__ checkpoints/__init__ checkpoints/files cli errors files image_folders images "
+    "__init__ checkpoints/__init__ checkpoints/files cli errors files image_folders "
+    "images/__init__ images/reading images/writing "
     "training/__init__ training/data training/display training/loop training/options "
     "training/progress training/protocols training/recipe training/run_folder training/running "
     "training/sources training/state "
