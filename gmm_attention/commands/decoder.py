@@ -76,7 +76,7 @@ class Decoding:
 
     def existing(self, pair: CodedPair) -> dict[str, Any] | None:
         def fits(coded: Coded) -> bool:
-            return check_png(pair.target) == (coded.height, coded.width)
+            return check_png(pair.target)[:2] == (coded.height, coded.width)
 
         return coded_files.existing_figures(
             self._started.num_filters,

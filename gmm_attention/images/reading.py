@@ -2,7 +2,8 @@
 
 Reading uses Pillow itself, not imageio's wrapper of it: the wrapper returns pixels without what a
 careful reader must look at first (frames, bit depth, transparency), and opens files under
-Pillow's pixel limit instead of ours.
+Pillow's pixel limit instead of ours. The modules of the formats clean the files for Pillow, and
+find in them what Pillow does not tell.
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from gmm_attention.errors import ImageError
+from gmm_attention.images import avif, jpeg, pillow, png, tiff, webp_bmp
+from gmm_attention.images.colour import to_srgb
+from gmm_attention.images.formats import HEAD_SIZE, recognise
+from gmm_attention.images.source import Damaged, Refused, Source
 
 # Largest image that is read or, with its padding counted, coded.
 MAX_PIXELS = 2**28
@@ -31,6 +31,7 @@ MAX_PIXELS = 2**28
 # Pillow's modes whose conversion to RGB or RGBA is exact. (A TIFF's YCbCr is not: Pillow takes
 # uncompressed samples for 4:4:4 even if they are subsampled.)
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B")
+_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16B")
 
 # TIFF tags, and their values, that say how samples are stored.
 _BITS_PER_SAMPLE = 258
@@ -51,9 +52,28 @@ _DEEP_GRAY = ("I;16", "I;16B", "I;16N")
 
 _TRANSPARENT = "has transparent pixels, which the codec cannot keep; put a background behind them"
 
-_Opener = Callable[[], ImageFile.ImageFile]
+# What turns a picture [H, W, C] upright that is stored with EXIF's orientation.
+_TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored[::-1].swapaxes(0, 1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: stored[:, ::-1].swapaxes(0, 1),
+}
 
-_pillow_limit_lock = threading.Lock()
+_READERS: dict[str, Callable[[BinaryIO, bool], Source]] = {
+    "PNG": png.read,
+    "JPEG": jpeg.read,
+    "WebP": webp_bmp.read_webp,
+    "AVIF": avif.read,
+    "BMP": webp_bmp.read_bmp,
+    "TIFF": tiff.read,
+}
+
+# Those whose readers check Pillow's own limit of pixels.
+_CHECK_LIMIT = ("TIFF", "WebP")
 
 _logger = logging.getLogger(__name__)
 
@@ -61,23 +81,31 @@ _logger = logging.getLogger(__name__)
 def read_image(
     path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, file: BinaryIO | None = None
 ) -> np.ndarray:
-    """Reads a photograph as the codec codes it: 8 bits, RGB, upright, opaque.
+    """Reads a photograph as the codec codes it: 8 bits, RGB, upright, opaque, in sRGB.
+
+    What has no effect on the pixels, such as text, EXIF data or other pictures behind the first of
+    a JPEG file, is passed over, even if it is damaged. Log records of level WARNING tell what is
+    lost or doubtful.
 
     - The EXIF orientation is applied. Gray, 1-bit and palette images become RGB.
-    - Samples are taken as they are: gamma and embedded colour profiles are ignored.
-    - 16-bit samples are rounded to 8 bits (value / 257), all that the codec can keep; a log
-      record of level WARNING says so.
-    - An alpha channel that is opaque everywhere is dropped. Transparent pixels are refused: the
-      background behind them is the user's choice, and dropping alpha would show colours that
-      were meant to be hidden.
+    - Colours that the file describes, by a profile or otherwise, become sRGB, see
+      `colour.to_srgb`. High dynamic range is refused.
+    - Samples of more than 8 bits are rounded to 8 (of 16 bits, value / 257), all that the codec
+      can keep, with a warning.
+    - An alpha channel that is opaque everywhere is dropped, and so is one that is transparent
+      everywhere, with a warning. Otherwise transparent pixels are refused: the background behind
+      them is the user's choice, and dropping alpha would show colours that were meant to be
+      hidden.
+    - JPEG data that is damaged is refused, or read with a warning if it may be whole. Damage to
+      few bytes need not show.
     - CMYK is refused, because its colours are a guess without its profile. Animations and files
-      of several pages are refused, because only one page would be kept; a camera's JPEG with
-      previews behind its photograph is accepted. Float, 32-bit and signed samples are refused,
-      because only their author knows their range.
+      of several pages are refused, because only one page would be kept; thumbnails, reduced
+      pictures and masks are no pages. Float, 32-bit and signed samples are refused, because only
+      their author knows their range. Cameras' raw files are refused.
 
     Args:
-      path: str or Path of a PNG, JPEG, WebP, BMP or TIFF file. Its content decides which, not its
-        name.
+      path: str or Path of a PNG, JPEG, WebP, AVIF, BMP or TIFF file. Its content decides which,
+        not its name.
       max_pixels: images with more pixels are refused before they are decoded. It replaces
         Pillow's own limit.
       file: seekable binary file to read from its start instead of opening the path; the path then
@@ -90,8 +118,8 @@ def read_image(
       ImageError: the file is missing, not readable, not such an image, damaged, too large, or
         refused for a reason above.
     """
-    with _opener(path, max_pixels, file) as open_image:
-        return _read(open_image, path)
+    with _opened(path, max_pixels, file, whole=True) as (source, image):
+        return _read(source, image, path)
 
 
 def read_size(
@@ -110,43 +138,54 @@ def read_size(
     Raises:
       ImageError: as for `read_image`, as far as the header shows the reason.
     """
-    with _opener(path, max_pixels, file) as open_image:
-        width, height = open_image().size
-    return height, width
+    return read_header(path, max_pixels, file)[:2]
 
 
-def _reader(head: bytes) -> type[ImageFile.ImageFile] | None:
-    """Pillow's reader for the file with these first 16 bytes, or None."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile
-    if head.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return WebPImageFile
-    if head.startswith(b"BM"):
-        return BmpImageFile
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImageFile
-    return None
+class Header(NamedTuple):
+    """What the header of an image file tells."""
+
+    height: int  # pixels as stored, see `read_size`
+    width: int
+    kinds: tuple[str, ...]  # of "16-bit", "gray", "CMYK", "transparent": those that it is
+
+
+def read_header(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, file: BinaryIO | None = None
+) -> Header:
+    """Reads size and kinds of an image from its header; no pixel is decoded.
+
+    "transparent" means that the file has an alpha channel or a transparent colour, whether or not
+    a pixel is transparent.
+
+    Args:
+      path, max_pixels, file: as for `read_image`.
+
+    Raises:
+      ImageError: as for `read_size`.
+    """
+    with _opened(path, max_pixels, file, whole=False) as (source, image):
+        kinds = {
+            "16-bit": source.bits > 8,
+            "gray": image.mode in _GRAY_MODES or source.has_joined_bytes,
+            "CMYK": image.mode == "CMYK",
+            "transparent": image.has_transparency_data or source.clear_colour is not None,
+        }
+    width, height = image.size
+    return Header(height, width, tuple(kind for kind, holds in kinds.items() if holds))
 
 
 @contextlib.contextmanager
-def _no_pillow_limit() -> Iterator[None]:
-    """Suspends Pillow's pixel limit, a global variable of its module, for the block."""
-    with _pillow_limit_lock:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+def _opened(
+    path: str | os.PathLike[str], max_pixels: int, file: BinaryIO | None, whole: bool
+) -> Iterator[tuple[Source, ImageFile.ImageFile]]:
+    """Yields what a file's header tells, and the image of which Pillow has read the header.
 
+    It refuses what the codec cannot keep, as far as that shows.
 
-@contextlib.contextmanager
-def _opener(
-    path: str | os.PathLike[str], max_pixels: int, file: BinaryIO | None
-) -> Iterator[_Opener]:
-    """Opens a file and yields a function that reads its header anew at each call; see `_open`."""
+    Args:
+      path, max_pixels, file: see `read_image`.
+      whole: whether its pixels will be decoded, for which the file must be whole.
+    """
     opened: contextlib.AbstractContextManager[BinaryIO]
     if file is not None:
         opened = contextlib.nullcontext(file)
@@ -157,30 +196,41 @@ def _opener(
             raise ImageError(
                 f"{path}: cannot be read: {error.strerror}; check the name and its permissions"
             ) from error
-    with opened as source:
-        with _pillow_errors(path):
-            source.seek(0)
-            head = source.read(16)
-        if not head:
-            raise ImageError(f"{path}: the file is empty; copy or export it again")
-        reader = _reader(head)
-        if reader is None:
-            raise ImageError(f"{path}: not a PNG, JPEG, WebP, BMP or TIFF file; convert it to PNG")
-        # Pillow's readers of these two formats check Pillow's own pixel limit.
-        checks_limit = reader in (TiffImageFile, WebPImageFile)
-        with _no_pillow_limit() if checks_limit else contextlib.nullcontext():
-            yield lambda: _open(reader, source, path, max_pixels)
+    with opened as content, pillow.quiet():
+        with _naming(path):
+            content.seek(0)
+            name = recognise(content.read(HEAD_SIZE))
+        with pillow.no_limit() if name in _CHECK_LIMIT else contextlib.nullcontext():
+            with _naming(path):
+                source = _READERS[name](content, whole)
+                image = source.open()
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{path}: {width}x{height} pixels are more than the limit of {max_pixels}; "
+                    "scale it down or cut it into parts"
+                )
+            if source.pictures > 1:
+                raise ImageError(
+                    f"{path}: holds {source.pictures} pictures (an animation or pages); "
+                    "save each as a file"
+                )
+            yield source, image
 
 
 @contextlib.contextmanager
-def _pillow_errors(path: object) -> Iterator[None]:
-    """Turns an exception of Pillow's into an ImageError of one line that names the file.
+def _naming(path: object) -> Iterator[None]:
+    """Turns any exception into an ImageError of one line that names the file.
 
     Pillow's readers raise nearly any exception for a damaged file (OSError, SyntaxError,
     ValueError, struct.error, zlib.error, ...), so all are caught, but only around its calls.
     """
     try:
         yield
+    except Refused as error:
+        raise ImageError(f"{path}: {error}") from error
+    except Damaged as error:
+        raise ImageError(f"{path}: damaged ({error}); copy or export it again") from error
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
@@ -189,44 +239,28 @@ def _pillow_errors(path: object) -> Iterator[None]:
         ) from error
 
 
-def _read(open_image: _Opener, path: object) -> np.ndarray:
-    """Reads uint8 [H, W, 3]; `path` is named in errors."""
-    image = open_image()
-    if isinstance(image, PngImageFile):
-        # Pillow ignores the checksums when it decodes, and cannot decode after it verified them.
-        with _pillow_errors(path):
-            image.verify()
-        image = open_image()
-    _check_kind(image, path)
-    if _is_deep(image):
-        rgb = _round_to_8_bits(_opaque_rgb(_deep_samples(image, open_image, path), path))
-        _logger.warning("%s: 16 bits per sample, rounded to 8", path)
-    else:
-        rgb = _opaque_rgb(_samples(image, path), path)
+def _read(source: Source, image: ImageFile.ImageFile, path: object) -> np.ndarray:
+    """Decodes to uint8 [H, W, 3]; `path` is named in errors."""
+    _check_kind(source, image, path)
+    is_gray = image.mode in _GRAY_MODES or source.has_joined_bytes
+    with _naming(path):
+        samples = _samples(source, image)
+        suspicion = source.inspect()
+    if suspicion:
+        _logger.warning("%s: its JPEG data %s", path, suspicion)
+    rgb = _opaque_rgb(samples, source.clear_colour, path)
+    del samples
+    if rgb.dtype == np.uint16:
+        rgb = _round_to_8_bits(rgb)
+    if source.orientation in _TO_UPRIGHT:
+        rgb = _TO_UPRIGHT[source.orientation](rgb)
     # A copy, because an array over Pillow's own memory is read-only.
-    return np.array(rgb)
-
-
-def _open(
-    reader: type[ImageFile.ImageFile], file: BinaryIO, path: object, max_pixels: int
-) -> ImageFile.ImageFile:
-    """Reads the header and refuses what the codec cannot keep; no pixel is decoded."""
-    with _pillow_errors(path):
-        file.seek(0)
-        image = reader(file)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{path}: {width}x{height} pixels are more than the limit of {max_pixels}; "
-            "scale it down or cut it into parts"
-        )
-    with _pillow_errors(path):
-        frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(
-            f"{path}: holds {frames} pictures (an animation or pages); save each as a file"
-        )
-    return image
+    rgb = to_srgb(np.array(rgb, order="C"), source.colours, is_gray, path)
+    if source.bits == 16:
+        _logger.warning("%s: 16 bits per sample, rounded to 8", path)
+    elif source.bits > 8:
+        _logger.warning("%s: %d bits per sample, rounded to 8", path, source.bits)
+    return rgb
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -237,14 +271,12 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     return args[0] if args else ""
 
 
-def _is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether samples have more than 8 bits, which Pillow's mode does not always show."""
-    if isinstance(image, TiffImageFile):
-        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    return isinstance(image, PngImageFile) and ";16" in _rawmode(image)
+def _is_deep(source: Source, image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow decodes samples of more than 8 bits, which its mode does not always show."""
+    return source.bits > 8 and image.format != "AVIF"
 
 
-def _check_kind(image: ImageFile.ImageFile, path: object) -> None:
+def _check_kind(source: Source, image: ImageFile.ImageFile, path: object) -> None:
     """Refuses samples that Pillow would decode into wrong colours."""
     if image.mode == "CMYK":
         raise ImageError(
@@ -255,9 +287,8 @@ def _check_kind(image: ImageFile.ImageFile, path: object) -> None:
             f"{path}: float, signed or 32-bit samples; convert it to 8 bits, which takes a choice "
             "of what is black and what is white"
         )
-    if "transparency" in image.info and image.mode != "P":
-        raise ImageError(f"{path}: {_TRANSPARENT}")
     unsupported = image.mode not in _MODES
+    is_deep = _is_deep(source, image) and not source.has_joined_bytes
     if isinstance(image, TiffImageFile):
         tags = image.tag_v2
         # Pillow reads signed 8-bit samples as unsigned. It does not invert 16-bit samples whose 0
@@ -265,43 +296,33 @@ def _check_kind(image: ImageFile.ImageFile, path: object) -> None:
         signed = any(code != _UNSIGNED for code in tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)))
         inverted = tags.get(_PHOTOMETRIC) not in (_BLACK_IS_ZERO, _RGB)
         in_planes = tags.get(_PLANAR_CONFIGURATION, _CHUNKY) != _CHUNKY
-        unsupported |= signed or (_is_deep(image) and (inverted or in_planes))
-    if unsupported or (_is_deep(image) and _rawmode(image) not in {*_DEEP_GRAY, *_BYTES_SWAPPED}):
+        unsupported |= signed or (is_deep and (inverted or in_planes))
+    if unsupported or (is_deep and _rawmode(image) not in {*_DEEP_GRAY, *_BYTES_SWAPPED}):
         raise ImageError(f"{path}: an unsupported kind of samples; convert it to an 8-bit PNG")
 
 
-def _decode(image: ImageFile.ImageFile, path: object) -> None:
-    """Decodes the pixels and turns them upright, in place."""
-    with _pillow_errors(path):
+def _samples(source: Source, image: ImageFile.ImageFile) -> np.ndarray:
+    """Decodes to uint8 or uint16 [H, W, 3], or [H, W, 4] if the file has an alpha channel."""
+    if source.has_joined_bytes:
         image.load()
-        # EXIF data with a broken header gives no orientation: the picture stays as stored.
-        with contextlib.suppress(SyntaxError):
-            ImageOps.exif_transpose(image, in_place=True)
+        gray, alpha = np.moveaxis(np.asarray(image).view(">u2"), 2, 0)
+        return np.stack([gray, gray, gray, alpha], axis=-1).astype(np.uint16)
+    if _is_deep(source, image):
+        return _deep_samples(source, image)
+    image.load()
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
-def _samples(image: ImageFile.ImageFile, path: object) -> np.ndarray:
-    """Decodes to uint8 [H, W, 3], or [H, W, 4] if the file has data on transparency."""
-    _decode(image, path)
-    with _pillow_errors(path):
-        return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-
-
-def _deep_samples(image: ImageFile.ImageFile, open_image: _Opener, path: object) -> np.ndarray:
-    """Decodes to uint16 [H, W, 3 or 4].
-
-    Args:
-      image: Pillow image of which only the header has been read.
-      open_image: function that opens the same image once more.
-      path: named in errors.
-    """
+def _deep_samples(source: Source, image: ImageFile.ImageFile) -> np.ndarray:
+    """Decodes to uint16 [H, W, 3 or 4]."""
     rawmode = _rawmode(image)
     if rawmode in _DEEP_GRAY:
-        _decode(image, path)
+        image.load()
         return np.stack([np.asarray(image)] * 3, axis=-1)
-    swapped = open_image()
+    swapped = source.open()
     swapped.tile = [_with_rawmode(tile, _BYTES_SWAPPED[rawmode]) for tile in swapped.tile]
-    _decode(image, path)
-    _decode(swapped, path)
+    image.load()
+    swapped.load()
     return np.asarray(image).astype(np.uint16) << 8 | np.asarray(swapped)
 
 
@@ -311,9 +332,29 @@ def _with_rawmode(tile: Any, rawmode: str) -> Any:
     return tile._replace(args=args)
 
 
-def _opaque_rgb(samples: np.ndarray, path: object) -> np.ndarray:
-    """Drops an alpha channel that is opaque everywhere; refuses any other."""
-    if samples.shape[2] == 4 and samples[..., 3].min() < np.iinfo(samples.dtype).max:
+def _opaque_rgb(
+    samples: np.ndarray, clear_colour: tuple[int, ...] | None, path: object
+) -> np.ndarray:
+    """Drops transparency of which no pixel has any; refuses any other.
+
+    Args:
+      samples: uint8 or uint16 [H, W, 3 or 4].
+      clear_colour: see `Source`.
+      path: named in errors.
+    """
+    some = everything = False
+    if clear_colour is not None:
+        clear = np.ones(samples.shape[:2], bool)
+        for band, value in enumerate(clear_colour):
+            clear &= samples[..., band] == value
+        some, everything = bool(clear.any()), bool(clear.all())
+    elif samples.shape[2] == 4:
+        alpha = samples[..., 3]
+        some, everything = alpha.min() < np.iinfo(alpha.dtype).max, alpha.max() == 0
+    if everything:
+        # Programs write so that do not fill a channel that they do not use.
+        _logger.warning("%s: transparent everywhere, which is taken as opaque", path)
+    elif some:
         raise ImageError(f"{path}: {_TRANSPARENT}")
     return samples[..., :3]
 

@@ -19,7 +19,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmm_attention.errors import TrainingError
-from gmm_attention.files import make_folder, write_atomically
+from gmm_attention.files import make_folder, refuse_foreign, write_atomically
+from gmm_attention.training.run_folder import LAST
+from gmm_attention.training.state import STATE_FILE
 
 FORMAT = 1
 DESCRIPTION_FILE = "program.json"
@@ -27,15 +29,20 @@ RUNNER_FILE = "runner.pyz"
 PROGRAMS = ("train", "validation")
 
 # All files of this package that the runner imports. None of them may import TensorFlow, imageio or
-# loky, which the runner has to do without.
+# loky, which the runner has to do without; images/jpeg_data does without simplejpeg if need be.
 _RUNNER_MODULES = (
-    "__init__ checkpoints/__init__ checkpoints/files cli errors files image_folders "
-    "images/__init__ images/reading images/writing "
+    "__init__ checkpoints/__init__ checkpoints/files cli errors files folders image_folders names "
+    "images/__init__ images/avif images/colour images/exif images/formats images/icc images/jpeg "
+    "images/jpeg_data images/pillow images/png images/reading images/source images/tags "
+    "images/tiff images/webp_bmp images/writing "
     "training/__init__ training/data training/display training/loop training/options "
     "training/progress training/protocols training/recipe training/run_folder training/running "
     "training/sources training/state "
     "training/xla/__init__ training/xla/jax_step training/xla/files training/xla/runner"
 ).split()
+
+# The runner's first file.
+_RUNNER_HEAD = b"gmm_attention/__init__.py"
 
 _RUNNER_MAIN = """\
 import os
@@ -61,6 +68,38 @@ def _runner() -> bytes:
                 archive.writestr(zipfile.ZipInfo(f"gmm_attention/{module}.py"), file.read())
         archive.writestr(zipfile.ZipInfo("__main__.py"), _RUNNER_MAIN)
     return buffer.getvalue()
+
+
+def refuse_foreign_files(directory: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuses to replace files in a directory that are not those of an exported step.
+
+    Args:
+      directory: need not exist.
+      overwrite: whether the user allows to replace any file.
+
+    Raises:
+      CodecError: a file that `save` would replace is there, and is not of an exported step.
+      TrainingError: a state is there, of a run or of something else.
+    """
+    description, runner, start = (
+        os.path.join(directory, name) for name in (DESCRIPTION_FILE, RUNNER_FILE, STATE_FILE)
+    )
+    refuse_foreign(description, _is_description, overwrite)
+    refuse_foreign(runner, lambda head: _RUNNER_HEAD in head, overwrite)
+    # Nothing in the other files tells them from those of other programs.
+    is_export = os.path.isfile(description)
+    for name in PROGRAMS:
+        refuse_foreign(_program_path(directory, name), lambda _: is_export, overwrite)
+    is_run = os.path.isdir(os.path.join(directory, LAST))
+    if os.path.exists(start) and (is_run or not is_export) and not overwrite:
+        raise TrainingError(
+            f"{start}: is there already, and is no state that an export wrote; give --export "
+            "another folder, move the file away, or allow its loss by --overwrite"
+        )
+
+
+def _is_description(head: bytes) -> bool:
+    return head.startswith(b'{"format": ') and b'"validation_size": ' in head
 
 
 def save(
