@@ -1,17 +1,44 @@
-"""A path given by the user -> image files, with a name for each output."""
+"""Paths given by the user -> image files, with a name for each output."""
 
 from __future__ import annotations
 
 import collections
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from gmm_attention.errors import ImageError
+from gmm_attention.errors import CodecError, ImageError
+from gmm_attention.folders import File, Search, examples, named_file
+from gmm_attention.images import is_ours
+from gmm_attention.names import distinct_names
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = tuple(
+    ".avif .bmp .dib .jfi .jfif .jif .jpe .jpeg .jpg .mpo .pjp .pjpeg .png .tif .tiff .webp".split()
+)
+
+# Formats of pictures, and of the films that cameras put between them, which are not read. A line
+# names them, because who archives a folder would otherwise delete what was never encoded.
+_UNREAD_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        "heic heics heif heifs hif avci avcs avifs gif apng mng jng jps pns jxl jxr wdp hdp "
+        "jp2 j2k j2c jpc jpf jpx jpm jph jhc mj2 jls bpg flif qoi wp2 insp livp "
+        # Raw data of cameras.
+        "3fr ari arq arw bay braw cr2 cr3 crw cs1 dcr dcs dng drf eip erf fff gpr iiq k25 kc2 kdc "
+        "mdc mef mos mrw nef nrw orf ori pef r3d raf raw rw2 rwl rwz sr2 srf srw x3f "
+        # Of drawing programs, graphics and science.
+        "psd psb xcf kra ora afphoto ai svg svgz eps wmf emf tga targa icb vda vst exr hdr "
+        "rgbe pcx dcx pbm pgm ppm pnm pam pfm ico cur icns xbm xpm ras sgi rgb rgba dds fits fit "
+        "fts dcm dicom "
+        # Films.
+        "mov mp4 m4v avi mkv webm 3gp 3g2 mts m2t m2ts mpg mpeg mpe wmv asf flv vob mxf ogv insv "
+        "lrv mjpg mjpeg dv"
+    ).split()
+)
+
+# How many first bytes of a file `is_ours` is told.
+_HEAD = 4096
 
 
 class Listing(NamedTuple):
@@ -43,117 +70,115 @@ class Files(NamedTuple):
     failures: list[str]
 
 
-def find_images(path: str | os.PathLike[str]) -> Listing:
-    """Lists the images that a path given by the user stands for, with a name for each output.
+def find_images(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    exclude: Sequence[str] = (),
+) -> Listing:
+    """Lists the images that paths given by the user stand for, with a name for each output.
 
     A folder is searched recursively for files with a suffix in IMAGE_SUFFIXES, in upper or lower
-    case. Hidden files and folders are left out, and links to folders are not followed, so that
-    no photograph is listed twice and no loop of links is entered. A path to a single file is
-    accepted whatever its suffix.
+    case. Passed over in silence are hidden files and folders, the side folders of NAS and systems,
+    and what is excluded. Passed over with a note are PNG files that this project's programs wrote,
+    files of other picture formats, links to folders, pipes and devices.
+
+    A path to a single file, pipe or device is accepted whatever it is called and whoever wrote it,
+    also if a pattern would exclude it. A file that is given twice is listed once.
 
     Args:
-      path: str or Path of an image file or of a folder.
+      inputs: str or Path of an image file or of a folder, or a list of them.
+      exclude: list of patterns of files and folders to pass over in folders, see
+        `folders.Search`. They are matched with paths relative to the folder that is given.
 
     Returns:
-      List of (path, name), sorted by path. The name is the path relative to the folder, with "/"
-      between its parts and without the image's suffix: "holiday/beach 1". Names differ, also on
-      a file system that ignores case: files whose names would be equal (a.png and a.jpg) keep
-      their suffix ("a.png", "a.jpg"), and those that are equal even so (A.png and a.png) are
-      numbered ("A.png", "a.png-2"). The caller appends an output's suffix to the whole name.
+      Listing, sorted by path. A name is the path relative to the folder, with "/" between its
+      parts and without the image's suffix: "holiday/beach 1". Where there are several inputs, it
+      begins with the folder's own name. See `names.distinct_names`.
 
     Raises:
-      ImageError: nothing is there, it holds no image, or a folder cannot be listed.
+      ImageError: there is no image, for whatever reason.
     """
-    top = Path(path)
-    # os.path, unlike Path, answers False where permission to look is missing.
-    if os.path.isfile(top):
-        return Listing([(top, _without_suffix(top.name))], [], [])
-    if not os.path.isdir(top):
-        try:
-            top.stat()
-        except OSError as error:
-            raise ImageError(
-                f"{path}: cannot be read: {error.strerror}; give an image file or a folder of them"
-            ) from error
-        raise ImageError(f"{path}: neither a file nor a folder; give one of them")
-
-    relatives = list_files(top, IMAGE_SUFFIXES).relatives
-    if not relatives:
-        raise ImageError(
-            f"{path}: no image in this folder; its files should end in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    found = zip(relatives, _distinct_names(relatives))
-    return Listing([(top / relative, name) for relative, name in found], [], [])
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    search = _ImageSearch(IMAGE_SUFFIXES, exclude)
+    nothing = f"no image in this folder; its files should end in {', '.join(IMAGE_SUFFIXES)}"
+    try:
+        files = search.find([os.fspath(path) for path in given], _named, nothing)
+    except CodecError as error:
+        raise ImageError(str(error)) from error
+    names = distinct_names([file.relative for file in files], IMAGE_SUFFIXES)
+    images = [(Path(file.path), name) for file, name in zip(files, names)]
+    return Listing(images, search.notes(), search.failures)
 
 
-def list_files(folder: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Files:
+def list_files(
+    folder: str | os.PathLike[str], suffixes: tuple[str, ...], exclude: Sequence[str] = ()
+) -> Files:
     """Lists the files of a folder and its sub-folders, by the rules of `find_images`.
 
     Args:
       folder: str or Path of a folder.
       suffixes: tuple of the suffixes wanted, in lower case; those of files may be in any case.
-
-    Returns:
-      Sorted list of paths relative to the folder, str with "/" between their parts.
+      exclude: see `find_images`.
 
     Raises:
-      ImageError: a folder cannot be listed.
+      ImageError: the folder itself cannot be listed.
     """
-    relatives = []
-    for subfolder, subfolders, files in os.walk(folder, onerror=_refuse_folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if name.startswith(".") or not name.lower().endswith(suffixes):
-                continue
-            found = Path(subfolder, name)
-            # A broken link is kept, so that reading it reports the error; a pipe is left out,
-            # because reading it would block.
-            if os.path.isfile(found) or not os.path.exists(found):
-                relatives.append(found.relative_to(folder).as_posix())
-    return Files(sorted(relatives), [], [])
+    search = _ImageSearch(suffixes, exclude)
+    try:
+        files = search.files(os.fspath(folder))
+    except CodecError as error:
+        raise ImageError(str(error)) from error
+    return Files([file.relative for file in files], search.notes(), search.failures)
 
 
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise ImageError(
-        f"{error.filename}: cannot be listed: {error.strerror}; change its permissions or move it"
-    ) from error
+def _named(path: str) -> File:
+    return named_file(path, "give an image file or a folder of them")
 
 
-def _without_suffix(name: str) -> str:
-    """Removes the suffix of an image and no other: "IMG.2024.png" becomes "IMG.2024"."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+class _ImageSearch(Search):
+    """A Search for files with certain suffixes, which accounts for what else looks like one."""
+
+    def __init__(self, suffixes: tuple[str, ...], exclude: Sequence[str]) -> None:
+        super().__init__(suffixes, exclude)
+        self._ours: dict[str, str] = {}
+        self._unread: dict[str, str] = {}
+
+    def files(self, folder: str) -> list[File]:
+        found = []
+        for file in super().files(folder):
+            name = file.relative.lower()
+            if name.endswith(self._suffixes):
+                if name.endswith(".png") and _is_our_file(file.path):
+                    self._ours.setdefault(file.place, file.path)
+                else:
+                    found.append(file)
+            elif os.path.splitext(name)[1] in _UNREAD_SUFFIXES:
+                self._unread.setdefault(file.place, file.path)
+        return found
+
+    def notes(self) -> list[str]:
+        notes = []
+        unread, ours = self._unread.values(), self._ours.values()
+        if unread:
+            counts = collections.Counter(os.path.splitext(path)[1].lower() for path in unread)
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            what = "file of a format that is" if len(unread) == 1 else "files of formats that are"
+            notes.append(
+                f"{len(unread)} {what} not read: "
+                f"{', '.join(f'{count} {suffix}' for suffix, count in ordered)} "
+                f"({examples(unread)})"
+            )
+        if len(ours) == 1:
+            notes.append(f"1 picture that this program made is passed over: {examples(ours)}")
+        elif ours:
+            notes.append(
+                f"{len(ours)} pictures that this program made are passed over: {examples(ours)}"
+            )
+        return notes + super().notes()
 
 
-def _distinct_names(relatives: Sequence[str]) -> list[str]:
-    """Returns the names of the outputs, in the order of the files; see `find_images`.
-
-    Args:
-      relatives: sorted list of distinct paths with "/" between their parts.
-    """
-    names = {relative: _without_suffix(relative) for relative in relatives}
-    while True:
-        uses = collections.Counter(_folded(name) for name in names.values())
-        # A name that gets its suffix back may equal another name without one ("a.png" and
-        # "a.png.jpg"), hence the loop.
-        shared = [r for r in relatives if names[r] != r and uses[_folded(names[r])] > 1]
-        if not shared:
-            break
-        names.update((relative, relative) for relative in shared)
-
-    # What is still shared differs in case alone: the first keeps its name, others are numbered.
-    given: set[str] = set()
-    result = []
-    for relative in relatives:
-        name, number = names[relative], 1
-        while _folded(name) in given or (number > 1 and _folded(name) in uses):
-            number += 1
-            name = f"{names[relative]}-{number}"
-        given.add(_folded(name))
-        result.append(name)
-    return result
-
-
-def _folded(name: str) -> str:
-    """Maps names that a file system may take for one, in case or Unicode form, to one string."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+def _is_our_file(path: str) -> bool:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return is_ours(file.read(_HEAD))
+    except OSError:
+        return False  # reported when the image is read
