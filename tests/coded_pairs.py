@@ -40,7 +40,7 @@ def latents_check(z_symbols, y_hat):
     return zlib.crc32(data) & 0xFFFF
 
 
-def pack_latents(codec, z_symbols, y_hat, height=None, width=None):
+def pack_latents(codec, z_symbols, y_hat, height=None, width=None, gray=False):
     """The two files' bytes of any latents; the sides are z's times 64 unless given."""
     from gmm_attention.codec import wavefront
 
@@ -48,7 +48,8 @@ def pack_latents(codec, z_symbols, y_hat, height=None, width=None):
         codec.latent_codec.entropy_model, z_symbols, y_hat
     )
     sizes = varint(height or 64 * z_symbols.shape[0]) + varint(width or 64 * z_symbols.shape[1])
-    start = header(codec.fingerprint, y_string, latents_check(z_symbols, y_hat), sizes)
+    check = latents_check(z_symbols, y_hat)
+    start = header(codec.fingerprint, y_string, check, sizes, version=2 if gray else 1)
     return checked(start + flags + z_string), y_string
 
 

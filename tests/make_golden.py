@@ -34,6 +34,7 @@ def main():
         "flat": np.full([30, 100, 3], [90, 160, 200], np.uint8),
         "noise": rng.integers(0, 256, [70, 50, 3], np.uint8),
     }
+    images["gray"] = np.repeat(images["photograph"][..., 1:2], 3, axis=2)
     pairs = {name: codec.encode(image)[:2] for name, image in images.items()}
 
     # What images seldom have: tail symbols, escapes, dead channels. No picture to compare, for

@@ -29,7 +29,7 @@ def decode(npz, y_string, model):
     channels = len(arrays["entropy_bottleneck/cdf_length"])
     check(npz[:3] == b"GMM", "magic number")
     check(zlib.crc32(npz[:-4]) == int.from_bytes(npz[-4:], "little"), "CRC-32 of NAME.npz")
-    check(npz[3] == 1, "version")
+    check(npz[3] in (1, 2), "version")
     check(npz[4:8] == fingerprint(arrays), "fingerprint")
     check(zlib.crc32(y_string) == int.from_bytes(npz[8:12], "little"), "CRC-32 of NAME.bin")
     height, start = leb128(npz, 14)

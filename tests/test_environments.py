@@ -28,6 +28,7 @@ from gmm_attention import requirements
 from gmm_attention.codec import file_format, wavefront
 from gmm_attention.entropy_coding import quantization
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
+from gmm_attention.images import is_gray
 
 try:
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
@@ -35,7 +36,7 @@ except ImportError:  # before numpy 1.26
     from numpy.core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 GOLDEN = ROOT / "tests" / "data" / "golden"
-NAMES = ["photograph", "flat", "noise", "extremes"]
+NAMES = ["photograph", "flat", "noise", "gray", "extremes"]
 
 # numpy warns of features that the processor lacks.
 NUMPY_FEATURES = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
@@ -95,10 +96,13 @@ def test_golden_files_decode_to_the_committed_latents(golden, tiny_codec, name):
     assert decoded == golden[name]
 
 
-@pytest.mark.parametrize("name", ["photograph", "flat", "noise"])
+@pytest.mark.parametrize("name", ["photograph", "flat", "noise", "gray"])
 def test_golden_files_decode_to_the_committed_picture(tiny_codec, name):
     decoded = tiny_codec.decode(*read_pair(GOLDEN / name)).astype(int)
-    assert np.abs(decoded - iio.imread(GOLDEN / f"{name}.png")).max() <= 1
+    picture = iio.imread(GOLDEN / f"{name}.png")
+    assert picture.ndim == (2 if name == "gray" else 3)
+    assert np.abs(decoded.T - picture.T).max() <= 1
+    assert is_gray(decoded) == (name == "gray")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +110,8 @@ def test_the_encoder_makes_the_golden_files_of_their_latents(tiny_codec, name):
     npz, y_string = read_pair(GOLDEN / name)
     coded = file_format.unpack(npz, y_string, 8, tiny_codec.fingerprint, ("npz", "bin", "model"))
     decoded = unpack_latents(tiny_codec, npz, y_string)
-    assert pack_latents(tiny_codec, *decoded, coded.height, coded.width) == (npz, y_string)
+    sides = coded.height, coded.width
+    assert pack_latents(tiny_codec, *decoded, *sides, gray=name == "gray") == (npz, y_string)
 
 
 # Other settings.

@@ -12,12 +12,17 @@ from typing import NamedTuple
 from gmm_attention.errors import BitstreamError, ImageError
 
 MAGIC = b"GMM"
-VERSION = 1
+# The bytes of both are alike; they differ in what the picture is. So programs that know no gray
+# pictures still read all others, and refuse these rather than show them with colours.
+COLOUR, GRAY = 1, 2  # format versions
 # Magic number, version, fingerprint of the model, CRC-32 of NAME.bin, check of the latents.
 _FIXED = struct.Struct("<3sB4sIH")
 _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 _LARGEST_SIDE = 2**32 - 1
+
+# Of all before the channel flags: each side takes five bytes at most.
+MOST_HEADER_BYTES = _FIXED.size + 10
 
 _REMEDY = "copy it or encode the image again"
 
@@ -30,6 +35,7 @@ class Coded(NamedTuple):
       flags: N / 8 bytes, a bit for each channel of y, set where any element is not zero.
       z_string, y_string: the range-coded symbols of z and of y.
       latents_check: 16 bits of a checksum of z's symbols and y_hat.
+      gray: whether the picture is gray: each pixel the mean of the three channels.
     """
 
     height: int
@@ -38,6 +44,7 @@ class Coded(NamedTuple):
     z_string: bytes
     y_string: bytes
     latents_check: int
+    gray: bool = False
 
 
 def _varint(value: int) -> bytes:
@@ -100,9 +107,77 @@ def pack(coded: Coded, fingerprint: bytes) -> tuple[bytes, bytes]:
     """
     if max(coded.height, coded.width) > _LARGEST_SIDE:
         raise ImageError(f"an image of {coded.width}x{coded.height} pixels is too large to code")
-    npz = _FIXED.pack(MAGIC, VERSION, fingerprint, zlib.crc32(coded.y_string), coded.latents_check)
+    version = GRAY if coded.gray else COLOUR
+    npz = _FIXED.pack(MAGIC, version, fingerprint, zlib.crc32(coded.y_string), coded.latents_check)
     npz += _varint(coded.height) + _varint(coded.width) + coded.flags + coded.z_string
     return npz + _CHECKSUM.pack(zlib.crc32(npz)), coded.y_string
+
+
+def fingerprint_of(npz: bytes) -> bytes | None:
+    """Reads the fingerprint of a file's model, without checking the file for damage.
+
+    Args:
+      npz: the first bytes of NAME.npz.
+
+    Returns:
+      4 bytes; or None if this is no file of this codec.
+    """
+    if len(npz) < _FIXED.size or npz[:3] != MAGIC:
+        return None
+    return _FIXED.unpack_from(npz)[2]
+
+
+class Header(NamedTuple):
+    """What the header of NAME.npz says.
+
+    Attributes:
+      version: format version.
+      fingerprint: of the model that coded the image, 4 bytes.
+      y_checksum: CRC-32 of NAME.bin.
+      latents_check: see `Coded`.
+      height, width: pixels.
+      num_bytes: of all this; the channel flags follow, N / 8 bytes.
+    """
+
+    version: int
+    fingerprint: bytes
+    y_checksum: int
+    latents_check: int
+    height: int
+    width: int
+    num_bytes: int
+
+
+def read_header(npz: bytes, name: str) -> Header:
+    """Reads the header of NAME.npz, and checks that the file is whole.
+
+    Args:
+      npz: bytes of NAME.npz.
+      name: of the file, for messages.
+
+    Raises:
+      BitstreamError: the file is foreign, truncated, damaged or of an unknown format version.
+    """
+    if not npz:
+        raise BitstreamError(f"{name}: the file is empty; {_REMEDY}")
+    if npz[:3] != MAGIC[: len(npz)]:
+        raise BitstreamError(
+            f"{name}: not a file of this codec; give what its encoder wrote "
+            "(files of the original code or numpy archives are others)"
+        )
+    if len(npz) < _FIXED.size + 2 + _CHECKSUM.size:
+        raise BitstreamError(f"{name}: truncated: its header is cut off; {_REMEDY}")
+    _, version, fingerprint, y_checksum, latents_check = _FIXED.unpack_from(npz)
+    body = npz[: -_CHECKSUM.size]
+    if zlib.crc32(body) != _CHECKSUM.unpack(npz[-_CHECKSUM.size :])[0]:
+        raise BitstreamError(f"{name}: truncated or damaged: wrong checksum; {_REMEDY}")
+    if version not in (COLOUR, GRAY):
+        raise BitstreamError(
+            f"{name}: format version {version}, this program reads versions {COLOUR} and {GRAY}; "
+            "decode it with the release that wrote it"
+        )
+    height, width, end = _read_sides(body, name)
+    return Header(version, fingerprint, y_checksum, latents_check, height, width, end)
 
 
 def unpack(
@@ -124,41 +199,31 @@ def unpack(
         another model made them.
     """
     npz_name, bin_name, model_name = names
-    if not npz:
-        raise BitstreamError(f"{npz_name}: the file is empty; {_REMEDY}")
-    if npz[:3] != MAGIC[: len(npz)]:
+    header = read_header(npz, npz_name)
+    if header.fingerprint != fingerprint:
         raise BitstreamError(
-            f"{npz_name}: not a file of this codec; give what its encoder wrote "
-            "(files of the original code or numpy archives are others)"
+            f"{npz_name}: made by another model (fingerprint {header.fingerprint.hex()}, "
+            f"{model_name} has {fingerprint.hex()}); give that model with --model. If both are one "
+            "checkpoint, loaded on two machines, export it once with `python -m "
+            "gmm_attention.export CHECKPOINT models/NAME` and use the exported model on both"
         )
-    if len(npz) < _FIXED.size + 2 + _CHECKSUM.size:
-        raise BitstreamError(f"{npz_name}: truncated: its header is cut off; {_REMEDY}")
-    _, version, made_by, y_crc, latents_check = _FIXED.unpack_from(npz)
-    body = npz[: -_CHECKSUM.size]
-    if zlib.crc32(body) != _CHECKSUM.unpack(npz[-_CHECKSUM.size :])[0]:
-        raise BitstreamError(f"{npz_name}: truncated or damaged: wrong checksum; {_REMEDY}")
-    if version != VERSION:
-        raise BitstreamError(
-            f"{npz_name}: format version {version}, this program reads version {VERSION}; "
-            "decode it with the release that wrote it"
-        )
-    if made_by != fingerprint:
-        raise BitstreamError(
-            f"{npz_name}: made by another model (fingerprint {made_by.hex()}, {model_name} has "
-            f"{fingerprint.hex()}); give that model with --model. If both are one checkpoint, "
-            "loaded on two machines, export it once with `python -m gmm_attention.export "
-            "CHECKPOINT models/NAME` and use the exported model on both"
-        )
-    if zlib.crc32(y_string) != y_crc:
+    if zlib.crc32(y_string) != header.y_checksum:
         raise BitstreamError(
             f"{bin_name}: truncated, damaged, or not the file that belongs to {npz_name}: "
             f"wrong checksum; {_REMEDY}"
         )
-    height, width, start = _read_sides(body, npz_name)
-    z_start = start + num_filters // 8
-    if len(body) < z_start:
+    z_start, z_end = header.num_bytes + num_filters // 8, len(npz) - _CHECKSUM.size
+    if z_end < z_start:
         raise BitstreamError(f"{npz_name}: damaged: its channel flags are cut off; {_REMEDY}")
-    return Coded(height, width, body[start:z_start], body[z_start:], y_string, latents_check)
+    return Coded(
+        header.height,
+        header.width,
+        npz[header.num_bytes : z_start],
+        npz[z_start:z_end],
+        y_string,
+        header.latents_check,
+        gray=header.version == GRAY,
+    )
 
 
 def join(npz: bytes, y_string: bytes) -> bytes:

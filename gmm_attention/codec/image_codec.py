@@ -142,6 +142,8 @@ class ImageCodec:
     def encode(self, image: np.ndarray) -> tuple[bytes, bytes, np.ndarray]:
         """Codes an image into the bytes of two files.
 
+        An image whose channels are equal everywhere is marked as gray, so that it comes back gray.
+
         Args:
           image: uint8 [H, W, 3], 0..255.
 
@@ -157,7 +159,8 @@ class ImageCodec:
         """
         z_symbols, y_hat = self.analyse(image)
         height, width = image.shape[:2]
-        return *self.latent_codec.encode(height, width, z_symbols, y_hat), y_hat
+        gray = images.is_gray(image)
+        return *self.latent_codec.encode(height, width, z_symbols, y_hat, gray), y_hat
 
     def decode(
         self,
@@ -180,15 +183,18 @@ class ImageCodec:
           BitstreamError: see `LatentCodec.decode`.
           ImageError: see `reconstruct`.
         """
-        height, width, y_hat = self.latent_codec.decode(npz, y_string, names, max_pixels)
-        return self.reconstruct(y_hat, height, width)
+        height, width, y_hat, gray = self.latent_codec.decode(npz, y_string, names, max_pixels)
+        return self.reconstruct(y_hat, height, width, gray)
 
-    def reconstruct(self, y_hat: np.ndarray, height: int, width: int) -> np.ndarray:
+    def reconstruct(
+        self, y_hat: np.ndarray, height: int, width: int, gray: bool = False
+    ) -> np.ndarray:
         """Synthesizes an image from rounded latents.
 
         Args:
           y_hat: [H/16, W/16, N] integers.
           height, width: sides of the image without padding, pixels.
+          gray: whether to make the picture gray, see `images.is_gray`.
 
         Returns:
           uint8 [height, width, 3].
@@ -197,12 +203,12 @@ class ImageCodec:
           ImageError: pixels that are not finite, or too little memory.
         """
         picture = np.empty([height, width, 3], np.uint8)
-        for place, strip in self._pixels(y_hat, picture):
+        for place, strip in self._pixels(y_hat, picture, gray):
             place[...] = np.rint(strip)
         return picture
 
     def _pixels(
-        self, y_hat: np.ndarray, picture: np.ndarray
+        self, y_hat: np.ndarray, picture: np.ndarray, gray: bool
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields views of parts of the picture, each with its pixels: float32, 0..255."""
 
@@ -216,7 +222,11 @@ class ImageCodec:
                         f"{self.name} gives pixels that are not finite; use other weights"
                     )
                 place = picture[where]
-                yield place, np.clip(padding.crop(x_hat[0], *place.shape[:2]), 0, 1) * 255
+                strip = padding.crop(x_hat[0], *place.shape[:2])
+                if gray:
+                    # The network's errors in the three channels differ, so their mean has less.
+                    strip = strip.mean(axis=2, keepdims=True)
+                yield place, np.clip(strip, 0, 1) * 255
 
     @contextlib.contextmanager
     def _within_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
@@ -249,8 +259,9 @@ class ImageCodec:
           dict of numpy arrays without the batch axis (h = H/16 and w = W/16, with the sides of the
           padded image): y, y_hat [h, w, N]; z, z_hat [h/4, w/4, N]; phi [h, w, 2N]; weights, means,
           scales [h, w, N, K]; x_hat [H, W, 3] of the unpadded image, float32 in 0..255, clipped but
-          not rounded; element_bits_y [h, w, N], element_bits_z [h/4, w/4, N], the cross-entropy of
-          each element in bits; and the sums of these two, the floats bits_y and bits_z.
+          not rounded, and gray where the image is; element_bits_y [h, w, N], element_bits_z
+          [h/4, w/4, N], the cross-entropy of each element in bits; and the sums of these two, the
+          floats bits_y and bits_z.
 
         Raises:
           ImageError, ValueError: see `analyse` and `reconstruct`.
@@ -264,7 +275,7 @@ class ImageCodec:
         bits_y = cross_entropy.bits_of_y(y_hat, weights, means, scales)
         bits_z = cross_entropy.bits_of_z(z_hat, self.exported)
         x_hat = np.empty(image.shape, np.float32)
-        for place, strip in self._pixels(y_hat, x_hat):
+        for place, strip in self._pixels(y_hat, x_hat, images.is_gray(image)):
             place[...] = strip
         return {
             "y": y,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from gmm_attention import images, padding
+from gmm_attention import forks, images, padding
 from gmm_attention.codec import file_format, wavefront
 from gmm_attention.entropy_coding.integer_model import IntegerEntropyModel
 from gmm_attention.errors import BitstreamError
@@ -19,6 +19,15 @@ from gmm_attention.errors import BitstreamError
 NAMES = "NAME.npz", "NAME.bin"
 
 _one_at_a_time = threading.Lock()
+
+
+def _unlock() -> None:
+    """Undoes what threads of the parent did that were about to enter the block, not yet inside."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+forks.in_child(_unlock)
 
 
 @functools.cache
@@ -42,10 +51,10 @@ def _one_blas_thread() -> Iterator[None]:
     What cannot be had with OpenBLAS, whose number of threads is the whole process's: other threads'
     products meanwhile run on one thread too, and a number that another thread sets meanwhile is
     overruled at the end. Where another thread is inside a limit of threadpoolctl's own, that limit
-    stays in force and this one has no effect. A process forked while another thread is in the block
-    must not enter it.
+    stays in force and this one has no effect. A thread that forks waits until the block is free, so
+    that the child finds BLAS and its locks at rest.
     """
-    with _one_at_a_time, _blas().limit(limits=1, user_api="blas"):
+    with _one_at_a_time, forks.delayed(), _blas().limit(limits=1, user_api="blas"):
         yield
 
 
@@ -67,7 +76,12 @@ class LatentCodec:
 
     @_one_blas_thread()
     def encode(
-        self, height: int, width: int, z_symbols: np.ndarray, y_hat: np.ndarray
+        self,
+        height: int,
+        width: int,
+        z_symbols: np.ndarray,
+        y_hat: np.ndarray,
+        gray: bool = False,
     ) -> tuple[bytes, bytes]:
         """Codes the latents of one image.
 
@@ -75,6 +89,7 @@ class LatentCodec:
           height, width: sides of the unpadded image, pixels.
           z_symbols: [h, w, N] int32.
           y_hat: [4h, 4w, N] int32.
+          gray: whether the picture is to be gray.
 
         Returns:
           bytes of NAME.npz (header and z), bytes of NAME.bin (y).
@@ -87,6 +102,7 @@ class LatentCodec:
             width,
             *wavefront.encode_latents(self.entropy_model, z_symbols, y_hat),
             _latents_check(z_symbols, y_hat),
+            gray,
         )
         return file_format.pack(coded, self.fingerprint)
 
@@ -116,7 +132,7 @@ class LatentCodec:
         y_string: bytes,
         names: tuple[str, str] = NAMES,
         max_pixels: int = images.MAX_PIXELS,
-    ) -> tuple[int, int, np.ndarray]:
+    ) -> tuple[int, int, np.ndarray, bool]:
         """Decodes the bytes of two files.
 
         Args:
@@ -127,6 +143,7 @@ class LatentCodec:
         Returns:
           height, width: sides of the unpadded image, pixels.
           y_hat: [H/16, W/16, N] int32, H and W being the sides of the padded image.
+          gray: whether the picture is gray.
 
         Raises:
           BitstreamError: bytes that are foreign, truncated, damaged or made by another model, or
@@ -157,7 +174,7 @@ class LatentCodec:
             raise BitstreamError(
                 f"{names[0]}: decodes to other latents than were encoded; encode the image again"
             )
-        return coded.height, coded.width, y_hat
+        return coded.height, coded.width, y_hat, coded.gray
 
 
 def z_sides(height: int, width: int) -> tuple[int, int]:

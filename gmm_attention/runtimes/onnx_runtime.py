@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from gmm_attention import requirements, strips
+from gmm_attention import forks, requirements, strips
 from gmm_attention.checkpoints import integers
 from gmm_attention.checkpoints.loading import LoadedModel
 from gmm_attention.errors import CodecError
@@ -33,9 +36,16 @@ _AUTOMATIC = ("CUDAExecutionProvider", "DmlExecutionProvider")
 
 _CPU = "CPUExecutionProvider"
 
+# Those of this process and, after a fork, of its parents.
+_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
+_making = threading.Lock()
+
 
 class OnnxRuntime:
     """A Runtime of ONNX Runtime; one session for each stage, made when it is first needed.
+
+    Its functions may be called by several threads at once. In a process that was forked they make
+    their sessions anew, for the threads of the old ones are missing there.
 
     Args:
       loaded: an exported model.
@@ -57,9 +67,15 @@ class OnnxRuntime:
         self._num_mixtures = loaded.settings["num_mixtures"]
         self._attention = loaded.settings["attention"]
         onnxruntime.set_default_logger_severity(3)  # warnings are for those who make providers
-        _share_arena(onnxruntime)
-        self._provider = self._choose_provider(device)
-        self._probe = self._session(_identity(), _CPU)
+        with forks.delayed():
+            _share_arena(onnxruntime)
+            self._provider = self._choose_provider(device)
+            self._generation = forks.generation()
+        self._probe = self._function(_identity(), _CPU)
+        self._hyper_synthesis = self._function(network.hyper_synthesis(self._num_filters))
+        self._entropy_parameters = self._function(
+            network.entropy_parameters(self._num_filters, self._num_mixtures)
+        )
         place = self._provider.removesuffix("ExecutionProvider")
         self.title = f"ONNX Runtime {onnxruntime.__version__} on the {place}"
 
@@ -98,15 +114,6 @@ class OnnxRuntime:
         weights /= weights.sum(axis=-1, keepdims=True)
         return _leave(phi), weights, np.ascontiguousarray(means), np.abs(scales)
 
-    @functools.cached_property
-    def _hyper_synthesis(self) -> Callable[..., np.ndarray]:
-        return self._function(network.hyper_synthesis(self._num_filters))
-
-    @functools.cached_property
-    def _entropy_parameters(self) -> Callable[..., np.ndarray]:
-        graph = network.entropy_parameters(self._num_filters, self._num_mixtures)
-        return self._function(graph)
-
     def _transform(self, stages: Sequence[GraphStage]) -> Transform:
         made = [strips.Stage(self._function(one.graph), *one[1:]) for one in stages]
         channels = stages[-1].graph.output.channels
@@ -125,24 +132,38 @@ class OnnxRuntime:
         """Frees what the arena holds for arrays of other sizes, which it would keep for ever."""
         options = self._onnxruntime.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._probe.run(["out"], {"x0": np.zeros([1, 1, 1, 1], np.float32)}, options)
+        self._probe(np.zeros([1, 1, 1, 1], np.float32), options=options)
 
-    def _function(self, graph: Graph) -> Callable[..., np.ndarray]:
-        """A function of arrays [B, C, H, W], whose session is made at its first call."""
-        session: Any = None
+    def _function(self, graph: Graph, provider: str | None = None) -> Callable[..., np.ndarray]:
+        """A function of arrays [B, C, H, W], whose session is made at its first call.
 
-        def run(*inputs: np.ndarray) -> np.ndarray:
-            nonlocal session
-            if session is None:
-                session = self._session(graph, self._provider)
+        Args:
+          graph: of the function.
+          provider: which computes it, or None for the one that was chosen.
+        """
+        provider = provider or self._provider
+        made: dict[int, Any] = {}  # the session by the generation of this process
+
+        def session() -> Any:
+            generation = forks.generation()
+            with _making:
+                if generation not in made:
+                    if provider != _CPU:
+                        forks.refuse(self.title, self._generation)
+                    made[generation] = self._session(graph, provider)
+                return made[generation]
+
+        def run(*inputs: np.ndarray, options: Any = None) -> np.ndarray:
             feed = {value.name: t for value, t in zip(graph.inputs, inputs)}
-            try:
-                return session.run(["out"], feed)[0]
-            # Its exceptions have no class of their own for a lack of memory.
-            except Exception as error:
-                if "alloc" in str(error).lower():
-                    raise MemoryError(str(error)) from error
-                raise
+            with forks.delayed():
+                own = session()
+                try:
+                    return own.run(["out"], feed, options)[0]
+                # Its exceptions have no class of their own for a lack of memory.
+                except Exception as error:
+                    if "alloc" in str(error).lower():
+                        raise MemoryError(str(error)) from error
+                    raise
 
         return run
 
@@ -158,7 +179,22 @@ class OnnxRuntime:
         providers: list[Any] = [_CPU]
         if provider != _CPU:
             providers.insert(0, (provider, _GPUS[provider]))
-        return self._onnxruntime.InferenceSession(data, options, providers=providers)
+        session = self._onnxruntime.InferenceSession(data, options, providers=providers)
+        _sessions.add(session)
+        return session
+
+
+def _keep_sessions() -> None:
+    """Keeps the sessions of the parents for as long as this process lives.
+
+    The end of a session waits for its threads, which were not forked with it: the process would
+    hang, or die of it when Python exits.
+    """
+    for session in list(_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+forks.in_child(_keep_sessions)
 
 
 @functools.lru_cache

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gmm_attention import requirements
+from gmm_attention import forks, requirements
 from gmm_attention.checkpoints import integers
 from gmm_attention.checkpoints.loading import LoadedModel, build_network
 from gmm_attention.checkpoints.locate import Kind
 from gmm_attention.errors import CodecError, naming
 from gmm_attention.model import variables
 from gmm_attention.runtimes.protocol import Transform
+from gmm_attention.strips import Stage
+
+# Two threads in the same graphs of oneDNN may end the process. TensorFlow divides each operation
+# among the cores by itself, so threads that take turns lose little.
+_one_at_a_time = threading.RLock()
+
+# That of the process that imported this module, to start TensorFlow.
+_GENERATION = forks.generation()
 
 
 def prepare(precision: str, device: str, threads: int) -> None:
@@ -28,8 +37,10 @@ def prepare(precision: str, device: str, threads: int) -> None:
 
     Raises:
       CodecError: a GPU is asked for, and there is none; or TensorFlow runs on another device
-        already; or the device does not compute in bfloat16.
+        already; or the device does not compute in bfloat16; or this process was forked from one
+        that had started TensorFlow.
     """
+    _check_process()
     with contextlib.suppress(RuntimeError):  # it has started
         # By itself TensorFlow ignores a container's quota of processors.
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -61,6 +72,9 @@ def prepare(precision: str, device: str, threads: int) -> None:
 class TensorFlowRuntime:
     """A Runtime of TensorFlow, on the device that `prepare` chose.
 
+    Its functions may be called by several threads at once; they take turns. In a process that was
+    forked they raise a CodecError, where TensorFlow itself would hang.
+
     Args:
       loaded: the model.
       precision: "float32" or "bfloat16", of analysis and synthesis; that of the model's network, if
@@ -87,38 +101,58 @@ class TensorFlowRuntime:
         variables.assign(self.network, integers.float_arrays(loaded.exported), loaded.name)
 
     def analysis(self) -> Transform:
-        return _transform(self.network.analysis, 3)
+        return _transform(self.network.analysis, self.network.num_filters)
 
     def hyper_analysis(self) -> Transform:
         return _transform(self.network.hyper_analysis, self.network.num_filters)
 
     def synthesis(self) -> Transform:
-        return _transform(self.network.synthesis, self.network.num_filters)
+        return _transform(self.network.synthesis, 3)
 
     def mixtures(
         self, y_hat: np.ndarray, z_hat: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        phi = self.network.hyper_synthesis(z_hat)
-        weights, means, scales = self.network.entropy_parameters([y_hat, phi])
+        _check_process()
+        with _one_at_a_time:
+            phi = self.network.hyper_synthesis(z_hat)
+            weights, means, scales = self.network.entropy_parameters([y_hat, phi])
         return phi.numpy(), weights.numpy(), means.numpy(), scales.numpy()
 
 
+def _check_process() -> None:
+    forks.refuse("TensorFlow", _GENERATION)
+
+
 def _transform(part: Any, channels: int) -> Transform:
-    """Makes a graph of each stage of a built part of the network, for inputs of any sides."""
-    stages, dtype = [], tf.float32
-    for stage in part.stages():
-        spec = tf.TensorSpec([None, None, None, channels], dtype)
-        graph = tf.function(stage.function, [spec], autograph=False)
-        output = graph.get_concrete_function().outputs[0]
-        channels, dtype = output.shape[-1], output.dtype
-        stages.append(stage._replace(function=graph))
+    """Makes a Transform of a built part of the network whose output has so many channels."""
+    stages = [stage._replace(function=_graph(stage)) for stage in part.stages()]
+
+    def enter(t: np.ndarray) -> Any:
+        _check_process()
+        return tf.constant(t)
+
+    def leave(t: Any) -> np.ndarray:
+        return tf.cast(t, tf.float32).numpy()
 
     def concatenate(tensors: Sequence[Any], axis: int) -> Any:
         return tf.concat(tensors, axis)
 
-    return Transform(
-        stages, channels, 1, tf.constant, lambda t: tf.cast(t, tf.float32).numpy(), concatenate
-    )
+    return Transform(stages, channels, 1, enter, leave, concatenate)
+
+
+def _graph(stage: Stage) -> Callable[[Any], Any]:
+    """A stage's function as a graph for inputs of any sides, made at the first call."""
+    graph: Any = None
+
+    def run(t: Any) -> Any:
+        nonlocal graph
+        with _one_at_a_time:
+            if graph is None:
+                spec = tf.TensorSpec([None, None, None, t.shape[-1]], t.dtype)
+                graph = tf.function(stage.function, [spec], autograph=False)
+            return graph(t)
+
+    return run
 
 
 def _has_bfloat16() -> bool:

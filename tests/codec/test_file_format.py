@@ -45,6 +45,7 @@ def coded_images(draw, sides=sides):
         z_string=draw(strings),
         y_string=draw(strings),
         latents_check=draw(st.integers(0, 2**16 - 1)),
+        gray=draw(st.booleans()),
     )
 
 
@@ -67,7 +68,8 @@ def test_the_size_is_read_without_the_rest(coded):
 @given(coded=coded_images(), fingerprint=st.binary(min_size=4, max_size=4))
 def test_the_bytes_are_the_documented_ones(coded, fingerprint):
     sizes = varint(coded.height) + varint(coded.width)
-    start = header(fingerprint, coded.y_string, coded.latents_check, sizes)
+    version = 2 if coded.gray else 1
+    start = header(fingerprint, coded.y_string, coded.latents_check, sizes, version=version)
     npz = checked(start + coded.flags + coded.z_string)
     assert file_format.pack(coded, fingerprint) == (npz, coded.y_string)
 
@@ -225,7 +227,7 @@ def assert_refused_cheaply(codec, forged, reason):
 
 
 def test_another_version_is_named(tiny_codec, forge):
-    for version in (0, 2, 255):
+    for version in (0, 3, 255):
         assert_refused(tiny_codec, *forge(version=version), f"format version {version}, .*reads")
 
 

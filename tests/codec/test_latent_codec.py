@@ -44,7 +44,7 @@ def check_the_number_of_threads():
         z, y = random_latents(2, 3, 8, seed)
         start.wait()
         for _ in range(5):
-            height, width, decoded = codec.decode(*codec.encode(100, 150, z, y))
+            height, width, decoded, _ = codec.decode(*codec.encode(100, 150, z, y))
             assert (height, width) == (100, 150) and (decoded == y).all()
         with pytest.raises(BitstreamError):
             codec.decode(b"", b"")

@@ -59,7 +59,7 @@ def test_networks_without_attention_have_it_too():
 
     model = variables.build_model(8, 3, attention=False, rdft=False, precision="bfloat16")
     x = np.random.default_rng(0).random([1, 64, 128, 3], np.float32)
-    analysis, synthesis = transform(model.analysis, 3), transform(model.synthesis, 8)
+    analysis, synthesis = transform(model.analysis, 8), transform(model.synthesis, 3)
     y = StripTransform(analysis, 16).whole(lambda *_: x, [64, 128])
     x_hat = StripTransform(synthesis, 1).whole(lambda *_: y[None], y.shape[:2])
     assert y.shape == (4, 8, 8) and x_hat.shape == x.shape[1:]

@@ -120,7 +120,7 @@ def test_files_cross_over(model, path):
     image = read_image(path)[:256, :300]
     for one, other in (codecs, codecs[::-1]):
         npz, y_string, y_hat = one.encode(image)
-        height, width, decoded = other.latent_codec.decode(npz, y_string)
+        height, width, decoded, _ = other.latent_codec.decode(npz, y_string)
         assert (height, width) == image.shape[:2]
         np.testing.assert_array_equal(decoded, y_hat)
         pictures = [codec.decode(npz, y_string).astype(int) for codec in (one, other)]
