@@ -6,6 +6,7 @@ codec = ga.load("models/NAME")
 data = codec.compress(image)       # uint8 [H, W, 3] -> bytes
 image = codec.decompress(data)     # bytes -> uint8 [H, W, 3]
 arrays = codec.inspect(image)      # y, z, phi, the mixture, x_hat, bits
+ga.info(data)                      # size, model, bytes of header, z and y
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from gmm_attention.errors import BitstreamError, CheckpointError, CodecError, Im
 
 if TYPE_CHECKING:
     from gmm_attention.codec.image_codec import load
+    from gmm_attention.codec.info import info
 
 __version__ = "0.1.0"
 
-__all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "load"]
+__all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "info", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,4 +30,8 @@ def __getattr__(name: str) -> Any:
         from gmm_attention.codec.image_codec import load
 
         return load
+    if name == "info":
+        from gmm_attention.codec.info import info
+
+        return info
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from gmm_attention.errors import CodecError
+from gmm_attention.errors import CodecError, printable
 
 DEFAULT_MODEL = "mse-0.0032-n48"  # a name, which `checkpoints.locate` finds from any folder
 MODEL_HELP = (
@@ -119,7 +120,7 @@ def process_all(
                 error_text = str(error)
             bar.wipe()
             if error_text:
-                print(error_text, file=sys.stderr, flush=True)
+                print(printable(error_text), file=sys.stderr, flush=True)
             elif not quiet:
                 print(f"[{done}/{total}] {text}", flush=True)
             bar.draw(done)
@@ -134,6 +135,31 @@ def count_text(done: int, total: int) -> str:
     return f"{done} image{'' if done == 1 else 's'}{failed}"
 
 
+class _OneLine(logging.Formatter):
+    """Shows a message in one line, whatever the name of a file in it holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(record.getMessage())
+
+
+def set_up_messages(level: int) -> None:
+    """Has the process show this project's own warnings and errors, and nothing else.
+
+    What libraries have to say of an image, by Python's warnings or by their own loggers, names no
+    file and is no help to who runs a program on a folder. Python's option -W brings the warnings
+    back.
+
+    Args:
+      level: of `logging`, the lowest that is shown.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine())
+    handler.addFilter(logging.Filter("gmm_attention"))
+    logging.basicConfig(level=level, handlers=[handler])
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
 def run_main(main: Callable[[], int], quiet: bool) -> int:
     """Runs main() and returns the exit status: 1, with one line on stderr, after a CodecError.
 
@@ -145,14 +171,14 @@ def run_main(main: Callable[[], int], quiet: bool) -> int:
       quiet: whether to log errors only, no warnings.
     """
     signal.signal(signal.SIGTERM, _exit_after_signal)
-    logging.basicConfig(format="%(message)s", level=logging.ERROR if quiet else logging.WARNING)
+    set_up_messages(logging.ERROR if quiet else logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name may not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     try:
         return main()
     except CodecError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of our output has gone. Python would print a second error when it exits.

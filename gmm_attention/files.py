@@ -8,10 +8,11 @@ import errno
 import io
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from gmm_attention.errors import CodecError
+from gmm_attention.errors import CodecError, printable
 
 # A file name that is not valid UTF-8 reaches Python with surrogates, which this error handler
 # writes back as the original bytes.
@@ -106,6 +107,59 @@ def refuse_foreign(
         )
 
 
+def is_stream(path: str) -> bool:
+    """Whether a path is a pipe or a device, or "-", which stands for standard input or output."""
+    if path == "-" or os.path.abspath(path).startswith("/dev/"):
+        return True
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def shown(path: str) -> str:
+    """What messages call an input: its path in one line, or standard input for "-"."""
+    return "standard input" if path == "-" else printable(path)
+
+
+def write_stream(path: str, data: bytes) -> None:
+    """Writes bytes to a pipe or a device, or to standard output for "-".
+
+    Raises:
+      CodecError: it cannot be written.
+      BrokenPipeError: nobody reads standard output any more.
+    """
+    try:
+        if path == "-":
+            # Whatever is printed meanwhile goes elsewhere, see `redirect_stdout`.
+            assert sys.__stdout__ is not None
+            sys.__stdout__.buffer.write(data)
+            sys.__stdout__.buffer.flush()
+        else:
+            with open(path, "wb") as file:
+                file.write(data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CodecError(
+            f"{path}: cannot be written: {error.strerror}; give another output"
+        ) from error
+
+
+def read_stream(path: str) -> bytes:
+    """Reads a pipe or a device to its end, or standard input for "-".
+
+    Raises:
+      CodecError: it cannot be read.
+    """
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read()
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise CodecError(
+            f"{path}: cannot be read: {error.strerror}; give an image, a folder or a pipe"
+        ) from error
+
+
 def make_folder(path: str | os.PathLike[str]) -> None:
     """Makes a folder and its parents unless they exist; "" is the current folder.
 
@@ -114,17 +168,17 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     """
     try:
         os.makedirs(path or ".", exist_ok=True)
-    except OSError as error:
+    except (OSError, RecursionError) as error:  # the latter for a thousand folders in each other
+        cause = error.strerror if isinstance(error, OSError) else "too many folders"
         raise CodecError(
-            f"{path}: cannot be made: {error.strerror}; give another folder, or change its "
-            "permissions"
+            f"{path}: cannot be made: {cause}; give another folder, or change its permissions"
         ) from error
 
 
 def append_row(path: str | os.PathLike[str], row: Mapping[str, object]) -> None:
     """Appends a row to a CSV file, and first writes the header of a new file.
 
-    A file with other columns is moved aside, to NAME.old. If the disk has no room for the whole
+    A file with other columns is moved aside, to NAME.old, NAME.old-2, ... If the disk has no room for the whole
     row, no part of it stays in the file.
 
     Args:
@@ -139,7 +193,7 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, object]) -> None:
             file.seek(0)
             columns = next(csv.reader(file), None)
         if columns and set(columns) != set(row):
-            os.replace(path, f"{path}.old")
+            os.replace(path, _free_name(f"{path}.old"))
             columns = None
         data = _csv_bytes(columns or list(row), [row], header=not columns)
         with open(path, "r+b" if columns else "wb", buffering=0) as file:
@@ -191,6 +245,15 @@ def write_rows(
       CodecError: see `write_atomically`.
     """
     write_atomically({path: _csv_bytes(columns, rows, header=True)})
+
+
+def _free_name(path: str) -> str:
+    """The path, with a number if something is there already."""
+    name, number = path, 1
+    while os.path.lexists(name):
+        number += 1
+        name = f"{path}-{number}"
+    return name
 
 
 def _csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]], header: bool) -> bytes:

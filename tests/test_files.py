@@ -8,7 +8,7 @@ import pytest
 from conftest import unless_root
 
 from gmm_attention.errors import CodecError
-from gmm_attention.files import append_row, read_rows, write_atomically
+from gmm_attention.files import append_row, read_rows, refuse_foreign, write_atomically
 
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
@@ -117,3 +117,26 @@ def test_a_full_disk_leaves_no_half_row(tmp_path):
 def test_a_row_for_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(CodecError, match="none/rows.csv: cannot be written: No such file.*; "):
         append_row(tmp_path / "none" / "rows.csv", {"a": 1})
+
+
+def test_rows_of_other_columns_never_replace_a_file(tmp_path):
+    path = tmp_path / "log.csv"
+    (tmp_path / "log.csv.old").write_text("the user's own")
+    for row in ({"a": 1}, {"b": 2}, {"c": 3}):
+        append_row(path, row)
+    assert path.read_text() == "c\n3\n"
+    kept = [(tmp_path / f"log.csv.old{number}").read_text() for number in ("", "-2", "-3")]
+    assert kept == ["the user's own", "a\n1\n", "b\n2\n"]
+
+
+def test_only_files_of_ours_are_replaced(tmp_path):
+    path = tmp_path / "some file"
+    for data, ours in ((b"ours and more", True), (b"theirs", False), (b"", True)):
+        path.write_bytes(data)
+        refuse_foreign(path, lambda head: head.startswith(b"ours"), overwrite=True)
+        if ours:
+            refuse_foreign(path, lambda head: head.startswith(b"ours"), overwrite=False)
+        else:
+            with pytest.raises(CodecError, match="some file: is there already, .*; .*--overwrite"):
+                refuse_foreign(path, lambda head: head.startswith(b"ours"), overwrite=False)
+    refuse_foreign(tmp_path / "none", lambda head: False, overwrite=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import glob
 import importlib.util
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,11 +77,11 @@ def find_model(model: str | os.PathLike[str]) -> str:
     """
     path = os.fspath(model)
     name = path.rstrip("/" + os.sep)
-    if _is_model(path) or name != os.path.basename(name) or not name:
+    if is_model(path) or name != os.path.basename(name) or not name:
         return path
     for folder in _folders():
         found = os.path.join(folder, name)
-        if _is_model(found):
+        if is_model(found):
             return found
     if os.path.exists(path):  # which is no model, as whoever reads it will say
         return path
@@ -107,7 +109,19 @@ def known_models() -> list[str]:
     return list(by_name.values())
 
 
-def _is_model(path: str) -> bool:
+def named_models(first: str = "") -> Iterator[ModelPath]:
+    """Locates the models of `known_models`, but those whose settings cannot be read.
+
+    Args:
+      first: name of the model that comes before all others.
+    """
+    for path in sorted(known_models(), key=lambda path: os.path.basename(path) != first):
+        with contextlib.suppress(CheckpointError):
+            yield locate(path)
+
+
+def is_model(path: str) -> bool:
+    """Whether there is a model at this path; whether it can be read is not looked at."""
     settings = os.path.join(path, files.SETTINGS_FILE)
     return os.path.exists(settings) or tf1_prefix(path) is not None
 

@@ -1,14 +1,20 @@
-"""The options that encoder and decoder share."""
+"""The options that encoder and decoder share, and what their paths stand for."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from gmm_attention import start_up
+from gmm_attention.checkpoints.locate import is_model
 from gmm_attention.cli import add_device_and_quiet, number
+from gmm_attention.errors import printable
+from gmm_attention.files import is_stream
 from gmm_attention.images import MAX_PIXELS
 from gmm_attention.pipeline.run import Processes
 from gmm_attention.pipeline.summary import SUFFIXES
@@ -16,25 +22,53 @@ from gmm_attention.pipeline.workers import Workers
 from gmm_attention.runtimes.names import PRECISIONS, RUNTIMES
 from gmm_attention.start_up import Setup, Started
 
+STANDARD = "-"  # standard input or output
+
+_logger = logging.getLogger(__name__)
+
 
 def parser(
-    description: str, default_input: str, default_output: str, input_help: str
+    description: str, default_input: str, default_output: str, input_help: str, one_file: str
 ) -> argparse.ArgumentParser:
-    """Returns a parser with the options that encoder and decoder share, all but --model.
+    """Returns a parser with the options that encoder and decoder share.
 
     Args:
       description: of the program.
       default_input, default_output: paths.
-      input_help: what --input may be.
+      input_help: what the inputs may be.
+      one_file: suffix of the file that --output may be besides a folder.
     """
     result = argparse.ArgumentParser(description=description)
+    result.set_defaults(
+        default_input=default_input, default_output=default_output, one_file=one_file
+    )
     add = result.add_argument
-    add("--input", metavar="PATH", default=default_input, help=f"{input_help} ({default_input})")
+    add("paths", metavar="PATH", nargs="*", help="the same as --input PATH")
+    add(
+        "--input",
+        metavar="PATH",
+        nargs="+",
+        help=f"{input_help}; or - for standard input ({default_input})",
+    )
     add(
         "--output",
-        metavar="DIR",
-        default=default_output,
-        help=f"folder for the results, made if need be ({default_output})",
+        "-o",
+        metavar="PATH",
+        help=f"folder for the results, made if need be; or of one image a file NAME{one_file}, or "
+        f"- for standard output ({default_output}; for standard input -)",
+    )
+    add(
+        "--exclude",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="pass over what matches in a folder, by a part of its path or all of it, such as "
+        "'*_edited*' or 'raw/*'; may be repeated",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace files that these programs did not write, such as a photograph",
     )
     add(
         "--max-pixels",
@@ -43,24 +77,12 @@ def parser(
         metavar="COUNT",
         help=f"refuse larger images, from their headers alone ({MAX_PIXELS}, the format's limit)",
     )
-    add(
-        "--jobs",
-        type=number(int, 1),
-        metavar="COUNT",
-        help="images at a time, each in a process of its own with its share of the cores; 1 uses "
-        "a single process and the least memory (one for each core, 16 at most)",
-    )
-    add(
-        "--cluster",
-        metavar="ADDRESS",
-        help="let the workers of a dask cluster do the images; they need this program and the "
-        "same file system (pip install 'gmm-attention[cluster]')",
-    )
+    _add_processes(add)
     add(
         "--skip-existing",
         action="store_true",
         help="skip images that an earlier run has done with the same model: those whose outputs "
-        "are whole, have the image's size, and are not older than their source",
+        "are whole, have the image's size, and the date of their source",
     )
     add(
         "--summary",
@@ -81,14 +103,63 @@ def parser(
     return result
 
 
+def _add_processes(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--jobs",
+        type=number(int, 1),
+        metavar="COUNT",
+        help="images at a time, each in a process of its own with its share of the cores; 1 uses "
+        "a single process and the least memory (one for each core, 16 at most)",
+    )
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="let the workers of a dask cluster do the images; they need this program and the "
+        "same file system (pip install 'gmm-attention[cluster]')",
+    )
+
+
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Reads the command line, and exits with status 2 if its options do not go together."""
+    """Reads the command line, and exits with status 2 if its options do not go together.
+
+    Returns:
+      args, with the list of all inputs as `input`.
+    """
     args = parser.parse_args(argv)
+    inputs = args.paths + (args.input or [])
+    if not inputs and args.model:
+        # --model takes several, and so it also took `--model models/A photographs`.
+        while len(args.model) > 1 and _is_input(args.model[-1]):
+            inputs.insert(0, args.model.pop())
+    args.input = inputs or [args.default_input]
+    if args.output is None:
+        args.output = STANDARD if args.input == [STANDARD] else args.default_output
+    streams = [path for path in (*args.input, args.output) if is_stream(path)]
+    if args.cluster and streams:
+        parser.error(f"--cluster cannot do {streams[0]}: only this machine has it")
     if args.cluster and args.jobs:
         parser.error("--jobs is for this machine, --cluster has as many as it has workers")
+    if len(args.input) > 1 and takes_one(args):
+        parser.error(f"--output {args.output} holds one image; give a folder for several")
+    if args.input.count(STANDARD) > 1:
+        parser.error("- stands for standard input, of which there is one")
+    if args.output == STANDARD and sys.stdout.isatty():
+        parser.error("the result is no text for a terminal; give --output, or redirect it")
     if args.cluster:  # whose workers have other working folders
-        args.input, args.output = os.path.abspath(args.input), os.path.abspath(args.output)
+        args.input = [os.path.abspath(path) for path in args.input]
+        args.output = os.path.abspath(args.output)
     return args
+
+
+def _is_input(path: str) -> bool:
+    return path == STANDARD or (os.path.exists(path) and not is_model(path))
+
+
+def takes_one(args: argparse.Namespace) -> bool:
+    """Whether --output is a file or a stream, which holds one image, rather than a folder."""
+    output = args.output
+    named = output.lower().endswith(args.one_file) and not os.path.isdir(output)
+    return is_stream(output) or named
 
 
 def add_runtime(add: Callable[..., argparse.Action]) -> None:
@@ -103,19 +174,46 @@ def add_runtime(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def tell(notes: Sequence[str], failures: Sequence[str]) -> None:
+    """Says what a listing passed over, and what it could not reach."""
+    for note in notes:
+        _logger.warning("%s", note)
+    for failure in failures:
+        print(printable(failure), file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
-def start(
-    args: argparse.Namespace, model: str, num_images: int
-) -> Iterator[tuple[Setup, Started, Processes]]:
-    """Starts the processes that go through the images, and loads the codec in them.
+def printing_elsewhere(output: str) -> Iterator[None]:
+    """Has what is printed go to standard error if standard output is to hold an image."""
+    with contextlib.redirect_stdout(sys.stderr) if is_stream(output) else contextlib.nullcontext():
+        yield
+
+
+class Codecs(NamedTuple):
+    """What a run's images are coded with.
+
+    Attributes:
+      setups: dict of a model's path, as it was given, to its Setup.
+      started: of the first of them.
+      processes: Processes.
+    """
+
+    setups: dict[str, Setup]
+    started: Started
+    processes: Processes
+
+
+@contextlib.contextmanager
+def start(args: argparse.Namespace, models: Sequence[str], num_images: int) -> Iterator[Codecs]:
+    """Starts the processes that go through the images, and loads the first codec in them.
 
     Args:
       args: the arguments of encoder or decoder.
-      model: path or name.
+      models: paths or names, at least one.
       num_images: number of images in the whole run.
 
     Yields:
-      what the task of each image needs, and the processes.
+      Codecs.
 
     Raises:
       CodecError: see `start_up.set_up`, `start_up.start` and `Cluster`.
@@ -124,15 +222,21 @@ def start(
     if args.cluster:
         from gmm_attention.pipeline.cluster import Cluster
 
-        setup, _ = start_up.set_up(model, *choices)
+        found = {model: start_up.set_up(model, *choices)[0] for model in models}
         with Cluster(args.cluster) as cluster:
-            path = os.path.abspath(setup.model)
-            setup = setup._replace(model=path, threads=cluster.threads)
-            yield setup, start_up.start(setup, cluster), cluster
+            setups = {
+                model: setup._replace(model=os.path.abspath(setup.model), threads=cluster.threads)
+                for model, setup in found.items()
+            }
+            started = start_up.start(setups[models[0]], cluster)
+            yield Codecs(setups, started, cluster)
         return
-    setup, jobs = start_up.set_up(model, *choices, args.jobs, num_images)
-    with Workers(jobs if jobs > 1 else 0, setup.threads) as workers:
-        yield setup, start_up.start(setup, workers), workers
+    first, jobs = start_up.set_up(models[0], *choices, args.jobs, num_images)
+    setups = {models[0]: first}
+    for model in models[1:]:
+        setups[model], _ = start_up.set_up(model, *choices, jobs, num_images)
+    with Workers(jobs if jobs > 1 else 0, first.threads) as workers:
+        yield Codecs(setups, start_up.start(first, workers), workers)
 
 
 def _summary_path(text: str) -> str:

@@ -1,4 +1,4 @@
-"""NAME.npz and NAME.bin to NAME.png, for one image or a folder."""
+"""NAME.npz and NAME.bin, or NAME.gmm, to NAME.png, for one image or a folder."""
 
 from __future__ import annotations
 
@@ -6,38 +6,62 @@ import argparse
 import os
 import sys
 import time
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gmm_attention import cli
+from gmm_attention.checkpoints import by_fingerprint
+from gmm_attention.checkpoints.locate import find_model, locate, named_models
 from gmm_attention.codec import file_format
-from gmm_attention.codec.file_format import Coded
+from gmm_attention.codec.info import describe
 from gmm_attention.commands import coding_options
-from gmm_attention.errors import BitstreamError, CodecError, naming
-from gmm_attention.files import make_folder
-from gmm_attention.images import check_png, write_png
+from gmm_attention.commands.coding_options import STANDARD
+from gmm_attention.errors import BitstreamError, CodecError, ImageError, naming, printable
+from gmm_attention.files import (
+    is_stream,
+    make_folder,
+    read_stream,
+    refuse_foreign,
+    shown,
+    write_stream,
+)
+from gmm_attention.images import check_png, encode_png, is_ours, write_png
 from gmm_attention.pipeline import coded_files
+from gmm_attention.pipeline.coded_folders import CodedImage, CodedListing, find_coded
 from gmm_attention.pipeline.folder import run_folder
 from gmm_attention.pipeline.summary import Summary
-from gmm_attention.start_up import Setup, Started
+from gmm_attention.start_up import Setup, shown_name
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "seconds", "error")
 
+_PICTURE = ".png"
 
-class CodedPair(NamedTuple):
-    """The two coded files of an image, and the picture that is made of them.
+
+class Coded(NamedTuple):
+    """The coded files of an image, and the picture that is made of them.
 
     Attributes:
-      stem: the part that the paths of both files share.
-      name: the same, relative to the folder that was given.
+      paths: of NAME.npz and NAME.bin, or of the one file or stream that holds both.
+      name: see `find_coded`.
       target: path of the picture.
+      data: bytes of the one file, if they came by a stream, which can be read once only.
+      model: the model that made them, as it was given, or "" if it is not here.
+      fingerprint: of that model, or None if the header does not tell.
     """
 
-    stem: str
+    paths: tuple[str, ...]
     name: str
     target: str
+    data: bytes | None
+    model: str = ""
+    fingerprint: bytes | None = None
 
     def __str__(self) -> str:
-        return coded_files.names(self.stem)[0]
+        return shown(self.paths[0])
+
+    def names(self) -> tuple[str, str]:
+        """What messages call NAME.npz and NAME.bin."""
+        return str(self), str(self) if len(self.paths) == 1 else printable(self.paths[1])
 
 
 class Decoding:
@@ -46,129 +70,231 @@ class Decoding:
     Its methods are those of `pipeline.folder.ImageTask`.
 
     Args:
-      setup: Setup of the codec.
-      started: what is known of it since the start.
+      setups: dict of model to Setup.
+      seen: what to call the models that were looked at, where none of them made an image.
       max_pixels: larger images are refused.
+      overwrite: whether files that are no pictures of this program may be replaced.
     """
 
-    def __init__(self, setup: Setup, started: Started, max_pixels: int):
-        self._setup, self._started, self._max_pixels = setup, started, max_pixels
+    def __init__(self, setups: Mapping[str, Setup], seen: str, max_pixels: int, overwrite: bool):
+        self._setups, self._seen = setups, seen
+        self._max_pixels, self._overwrite = max_pixels, overwrite
 
-    def size(self, pair: CodedPair) -> int:
-        name = coded_files.names(pair.stem)[0]
+    def size(self, coded: Coded) -> int:
         try:
-            height, width = file_format.read_size(coded_files.read_one(name), name)
+            start = coded_files.read_start(coded.paths, coded.data)
+            height, width = file_format.read_size(start, str(coded))
         except CodecError:
             return 0  # reported when the image is decoded
         return height * width
 
-    def process(self, pair: CodedPair) -> dict[str, Any]:
-        codec = self._setup.codec(self._started.fingerprint)
-        files, names = coded_files.read(pair.stem), coded_files.names(pair.stem)
+    def process(self, coded: Coded) -> dict[str, Any]:
+        if not is_stream(coded.target):
+            refuse_foreign(coded.target, is_ours, self._overwrite)
+        modified = coded_files.modified(coded.paths) if coded.data is None else None
+        strings = coded_files.read(coded.paths, coded.data)
+        if not coded.model:
+            assert coded.fingerprint is not None
+            raise BitstreamError(
+                f"{coded}: made by a model of fingerprint {coded.fingerprint.hex()}, which is none "
+                f"of {self._seen}; give that model with --model"
+            )
+        setup = self._setups[coded.model]
+        codec = setup.codec(coded.fingerprint)
         begin = time.monotonic()
-        with naming(pair):
-            picture = codec.decode(*files, names=names, max_pixels=self._max_pixels)
+        with naming(coded):
+            picture = codec.decode(*strings, names=coded.names(), max_pixels=self._max_pixels)
         seconds = time.monotonic() - begin
-        make_folder(os.path.dirname(pair.target))
-        write_png(pair.target, picture)
-        figures = coded_files.figures(picture.shape[0], picture.shape[1], sum(map(len, files)))
+        texts = {
+            "Model": os.path.basename(setup.model),
+            "Fingerprint": codec.fingerprint.hex(),
+            "Checksum": coded_files.checksum(*strings),
+        }
+        if is_stream(coded.target):
+            write_stream(coded.target, encode_png(picture, texts))
+        else:
+            make_folder(os.path.dirname(coded.target))
+            write_png(coded.target, picture, texts, modified)
+        height, width, _ = picture.shape
+        figures = coded_files.figures(height, width, sum(map(len, strings)))
         return {**figures, "seconds": seconds}
 
-    def existing(self, pair: CodedPair) -> dict[str, Any] | None:
-        def fits(coded: Coded) -> bool:
-            return check_png(pair.target)[:2] == (coded.height, coded.width)
+    def existing(self, coded: Coded) -> dict[str, Any] | None:
+        if coded.data is not None or not coded_files.have_one_date([coded.target], coded.paths):
+            return None
+        try:
+            strings = coded_files.read(coded.paths)
+            png = check_png(coded.target)
+        except CodecError:
+            return None  # decoding the image again repairs it or reports the error
+        if png.texts.get("Checksum") != coded_files.checksum(*strings):
+            return None
+        return coded_files.figures(png.height, png.width, sum(map(len, strings)))
 
-        return coded_files.existing_figures(
-            self._started.num_filters,
-            self._started.fingerprint,
-            pair.stem,
-            [pair.target],
-            coded_files.names(pair.stem),
-            fits,
-        )
-
-    def text(self, pair: CodedPair, figures: dict[str, Any]) -> str:
+    def text(self, coded: Coded, figures: dict[str, Any]) -> str:
         size = f"{figures['width']}x{figures['height']}"
-        return f"{pair} -> {pair.target} ({size})\nTime: {figures['seconds']:.2f} s\n"
+        target = printable(coded.target)
+        return f"{coded} -> {target} ({size})\nTime: {figures['seconds']:.2f} s\n"
 
 
-def _find_coded(path: str) -> list[tuple[str, str]]:
-    """Finds coded images.
-
-    Args:
-      path: a folder, searched recursively, or one of an image's two files, or the part of their
-        paths that both share.
+def _find(args: argparse.Namespace) -> tuple[list[Coded], list[str]]:
+    """Finds the coded images, says what was passed over, and decides where the pictures go.
 
     Returns:
-      list of (path without .npz and .bin, the same relative to the folder), sorted.
+      list of Coded, and list of messages about what cannot be reached.
 
     Raises:
-      BitstreamError: the path does not exist or holds no coded file, or a folder is unreadable.
+      BitstreamError: there is no coded image.
+      ImageError: several are to go into one file.
     """
-    if os.path.isdir(path):
-        stems = {
-            os.path.join(folder, name[:-4])
-            for folder, _, names in os.walk(path, onerror=_refuse_folder)
-            for name in names
-            if name.endswith((".npz", ".bin")) and not name.startswith(".")
-        }
-        if not stems:
-            raise BitstreamError(f"{path}: no .npz or .bin file in it; give the encoder's --output")
-        return [(stem, os.path.relpath(stem, path)) for stem in sorted(stems)]
-    stem, suffix = os.path.splitext(path)
-    if os.path.exists(f"{path}.npz") or os.path.exists(f"{path}.bin"):
-        stem = path
-    elif suffix not in (".npz", ".bin") or not os.path.exists(path):
-        cause = "neither .npz nor .bin" if os.path.exists(path) else "no such file or folder"
-        raise BitstreamError(f"{path}: {cause}; give what the encoder wrote")
-    return [(stem, os.path.basename(stem))]
+    paths = [path for path in args.input if path != STANDARD]
+    found, notes, failures = find_coded(paths, args.exclude) if paths else CodedListing([], [], [])
+    coding_options.tell(notes, failures)
+    if STANDARD in args.input:
+        found = [*found, CodedImage((STANDARD,), "stdin")]
+    if not args.info and coding_options.takes_one(args):
+        if len(found) > 1:
+            raise ImageError(
+                f"{args.output}: holds one picture, and {len(found)} are given; give a folder"
+            )
+        targets = [args.output] * len(found)
+    else:
+        targets = [os.path.join(args.output, f"{image.name}{_PICTURE}") for image in found]
+    return [
+        Coded(
+            image.paths,
+            image.name,
+            target,
+            read_stream(image.paths[0]) if is_stream(image.paths[0]) else None,
+        )
+        for image, target in zip(found, targets)
+    ], failures
 
 
-def _refuse_folder(error: OSError) -> NoReturn:
-    raise BitstreamError(
-        f"{error.filename}: cannot be read: {error.strerror}; check its permissions"
-    ) from error
+def _with_models(models: Sequence[str] | None, found: Sequence[Coded]) -> tuple[list[Coded], str]:
+    """Finds the model that made each image.
+
+    Args:
+      models: given by the user, or None for all that have a name.
+      found: list of Coded, without models.
+
+    Returns:
+      list of Coded, sorted by model, so that each process loads each of them once; and what to call
+      the models that were looked at.
+
+    Raises:
+      CheckpointError: there is no such model, or it cannot be read.
+    """
+    if models and len(models) == 1:  # whose name a message about another fingerprint tells
+        return [coded._replace(model=models[0]) for coded in found], models[0]
+    located = map(locate, models) if models else named_models(cli.DEFAULT_MODEL)
+    fingerprints = [_fingerprint(coded) for coded in found]
+    by_model, seen = by_fingerprint.find({f for f in fingerprints if f}, located)
+    if not seen:  # all are damaged, or there is no model
+        seen = {find_model(cli.DEFAULT_MODEL if not models else models[0]): b""}
+    any_model = next(iter(seen))  # reports what is damaged
+    result = []
+    for coded, fingerprint in zip(found, fingerprints):
+        model = any_model
+        if fingerprint:
+            model = by_model[fingerprint].path if fingerprint in by_model else ""
+        result.append(coded._replace(model=model, fingerprint=fingerprint))
+    result.sort(key=lambda coded: (coded.model != any_model, coded.model))
+    return result, _listed(seen)
 
 
-def _run(args: argparse.Namespace) -> int:
-    pairs = [
-        CodedPair(stem, name, os.path.join(args.output, f"{name}.png"))
-        for stem, name in _find_coded(args.input)
-    ]
+def _listed(seen: Mapping[str, bytes]) -> str:
+    return ", ".join(f"{shown_name(path)} ({mark.hex()})" for path, mark in seen.items())
+
+
+def _fingerprint(coded: Coded) -> bytes | None:
+    try:
+        return file_format.fingerprint_of(coded_files.read_start(coded.paths, coded.data))
+    except BitstreamError:
+        return None  # reported when the image is decoded
+
+
+def _decode(args: argparse.Namespace) -> int:
+    found, unreached = _find(args)
+    found, seen = _with_models(args.model, found)
+    models = list(dict.fromkeys(coded.model for coded in found if coded.model))
     begin = time.monotonic()
-    with coding_options.start(args, args.model, len(pairs)) as (setup, started, processes):
+    with coding_options.start(args, models or [seen], len(found)) as codecs:
         ready = time.monotonic()
-        task = Decoding(setup, started, args.max_pixels)
-        with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
+        task = Decoding(codecs.setups, seen, args.max_pixels, args.overwrite)
+        with Summary(args.summary, COLUMNS, args.skip_existing, args.overwrite) as summary:
             results, failed = run_folder(
-                pairs, task, processes, summary, args.skip_existing, args.quiet
+                found, task, codecs.processes, summary, args.skip_existing, args.quiet
             )
     if not args.quiet:
         seconds = [figures["seconds"] for figures in results]
         mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
         print(
             f"{cli.count_text(len(results), len(results) + len(failed))}{mean}; "
-            f"{started.runtime}, start-up {ready - begin:.1f} s, "
+            f"{codecs.started.runtime}, start-up {ready - begin:.1f} s, "
             f"then {time.monotonic() - ready:.1f} s"
         )
-        for pair in failed:
-            print(f"failed: {pair}")
-    return 1 if failed else 0
+        for failure in [*map(str, failed), *unreached]:
+            print(f"failed: {printable(failure)}")
+    return 1 if failed or unreached else 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    """Prints what coded files say of themselves. Returns the exit status."""
+    found, unreached = _find(args)
+    models = (
+        [locate(model) for model in args.model]
+        if args.model
+        else list(named_models(cli.DEFAULT_MODEL))
+    )
+
+    def show(coded: Coded) -> tuple[str, None]:
+        info = describe(*coded_files.read(coded.paths, coded.data), coded.names(), models)
+        model = shown_name(info.model) if info.model else "not here"
+        parts = f"header and z {info.npz_bytes:,}"
+        if info.header_bytes is not None:
+            parts = f"header {info.header_bytes:,}, z {info.z_bytes:,}"
+        return (
+            f"{', '.join(dict.fromkeys(coded.names()))}\n"
+            f"Size: {info.width}x{info.height} pixels, {'gray' if info.gray else 'RGB'}\n"
+            f"Model: {model} (fingerprint {info.fingerprint})\n"
+            f"Bytes: {parts}, y {info.y_bytes:,}\n"
+            f"Bits per pixel: {info.bpp:.4f}\n"
+            f"Format version: {info.version}\n"
+        ), None
+
+    shown = cli.process_all(found, show, args.quiet, len(found))
+    return 1 if unreached or len(shown) < len(found) else 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.info:
+        return _show(args)
+    with coding_options.printing_elsewhere(args.output):
+        return _decode(args)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command `gmm-decode`. Returns the exit status."""
     parser = coding_options.parser(
-        "Decodes what encoder.py wrote: NAME.npz and NAME.bin to NAME.png.",
+        "Decodes what encoder.py wrote: NAME.npz and NAME.bin, or NAME.gmm, to NAME.png.",
         default_input="images",
         default_output="recon",
-        input_help="a folder searched recursively, or one .npz or .bin file",
+        input_help="folders searched recursively, or .npz, .bin or .gmm files",
+        one_file=_PICTURE,
     )
     parser.add_argument(
         "--model",
         metavar="PATH",
-        default=cli.DEFAULT_MODEL,
-        help=f"{cli.MODEL_HELP} ({cli.DEFAULT_MODEL})",
+        nargs="+",
+        help=f"{cli.MODEL_HELP}; of several, each image takes the one that made it (all in "
+        "./models and all installed)",
+    )
+    parser.add_argument(
+        "--info",
+        action="store_true",
+        help="print what the files say of themselves (size, model, bytes of header, z and y, "
+        "format version), and decode nothing",
     )
     args = coding_options.parse(parser, argv)
     return cli.run_main(lambda: _run(args), args.quiet)

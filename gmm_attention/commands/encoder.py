@@ -1,24 +1,26 @@
-"""Photographs to NAME.npz and NAME.bin, with the figures that the original prints."""
+"""Photographs to NAME.npz and NAME.bin, or NAME.gmm, with the figures that the original prints."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 from gmm_attention import cli, metrics
 from gmm_attention.checkpoints.locate import FOLDER, known_models, locate
-from gmm_attention.codec.file_format import Coded
+from gmm_attention.codec.file_format import join, unpack
 from gmm_attention.commands import coding_options
-from gmm_attention.errors import CheckpointError, CodecError, naming
-from gmm_attention.files import make_folder, write_atomically
-from gmm_attention.image_folders import find_images
-from gmm_attention.images import read_image, read_size
+from gmm_attention.commands.coding_options import STANDARD
+from gmm_attention.errors import CheckpointError, CodecError, ImageError, naming, printable
+from gmm_attention.files import is_stream, make_folder, read_stream, shown, write_stream
+from gmm_attention.image_folders import Listing, find_images
+from gmm_attention.images import is_gray, read_image, read_size
 from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.folder import run_folder
 from gmm_attention.pipeline.summary import Summary
@@ -33,15 +35,21 @@ class Photograph(NamedTuple):
     Attributes:
       path: of the image file.
       name: see `find_images`.
-      stem: the part that the paths of the two coded files share.
+      outputs: paths of NAME.npz and NAME.bin, or of the one file or stream that holds both.
+      data: bytes of the image, if it came by a stream, which can be read once only.
     """
 
     path: str
     name: str
-    stem: str
+    outputs: tuple[str, ...]
+    data: bytes | None = None
 
     def __str__(self) -> str:
-        return self.path
+        return shown(self.path)
+
+    def file(self) -> BinaryIO | None:
+        """The image's bytes as a file, or None if there is a file at its path."""
+        return None if self.data is None else io.BytesIO(self.data)
 
 
 class Encoding:
@@ -54,22 +62,31 @@ class Encoding:
       started: what is known of it since the start.
       max_pixels: larger images are refused.
       measure: whether to synthesize each image as well, for its PSNR and MS-SSIM.
+      overwrite: whether files that are no coded images may be replaced.
     """
 
-    def __init__(self, setup: Setup, started: Started, max_pixels: int, measure: bool):
+    def __init__(
+        self, setup: Setup, started: Started, max_pixels: int, measure: bool, overwrite: bool
+    ):
         self._setup, self._started = setup, started
-        self._max_pixels, self._measure = max_pixels, measure
+        self._max_pixels, self._measure, self._overwrite = max_pixels, measure, overwrite
 
     def size(self, photograph: Photograph) -> int:
         try:
-            height, width = read_size(photograph.path)
+            height, width = read_size(photograph.path, file=photograph.file())
         except CodecError:
             return 0  # reported when the image is read
         return height * width
 
     def process(self, photograph: Photograph) -> dict[str, Any]:
         codec = self._setup.codec(self._started.fingerprint)
-        image = read_image(photograph.path, self._max_pixels)
+        outputs = photograph.outputs
+        if not is_stream(outputs[0]):
+            coded_files.refuse_foreign_files(outputs, self._overwrite)
+        # Before the image is read, so that one that is changed meanwhile has another date.
+        modified = coded_files.modified([photograph.path]) if photograph.data is None else None
+        name = photograph.path if photograph.data is None else str(photograph)
+        image = read_image(name, self._max_pixels, photograph.file())
         height, width, _ = image.shape
         psnr = ms_ssim = None
         begin = time.monotonic()
@@ -77,11 +94,14 @@ class Encoding:
             npz, y_string, y_hat = codec.encode(image)
             seconds = time.monotonic() - begin
             if self._measure:
-                picture = codec.reconstruct(y_hat, height, width)
+                picture = codec.reconstruct(y_hat, height, width, is_gray(image))
                 psnr, ms_ssim = metrics.psnr(image, picture), metrics.ms_ssim(image, picture)
         # Last: an image that fails must not be taken for one that is done.
-        make_folder(os.path.dirname(photograph.stem))
-        write_atomically(dict(zip(coded_files.names(photograph.stem), (npz, y_string))))
+        if is_stream(outputs[0]):
+            write_stream(outputs[0], join(npz, y_string))
+        else:
+            make_folder(os.path.dirname(outputs[0]))
+            coded_files.write(outputs, npz, y_string, modified)
         return {
             **coded_files.figures(height, width, len(npz) + len(y_string)),
             "side_bpp": 8 * len(npz) / (height * width),
@@ -91,23 +111,25 @@ class Encoding:
         }
 
     def existing(self, photograph: Photograph) -> dict[str, Any] | None:
-        def fits(coded: Coded) -> bool:  # EXIF may swap the sides
-            return sorted(read_size(photograph.path)) == sorted((coded.height, coded.width))
-
-        return coded_files.existing_figures(
-            self._started.num_filters,
-            self._started.fingerprint,
-            photograph.stem,
-            coded_files.names(photograph.stem),
-            [photograph.path],
-            fits,
-        )
+        path, outputs = photograph.path, photograph.outputs
+        if photograph.data is not None or not coded_files.have_one_date(outputs, [path]):
+            return None
+        num_filters, fingerprint = self._started.num_filters, self._started.fingerprint
+        try:
+            strings = coded_files.read(outputs)
+            names = outputs[0], outputs[-1], "the model"
+            coded = unpack(*strings, num_filters, fingerprint, names)
+            if sorted(read_size(path)) != sorted((coded.height, coded.width)):  # EXIF may swap them
+                return None
+        except CodecError:
+            return None  # coding the image again repairs it or reports the error
+        return coded_files.figures(coded.height, coded.width, sum(map(len, strings)))
 
     def text(self, photograph: Photograph, figures: dict[str, Any]) -> str:
         if figures["psnr"] is None:  # not measured, because of --quiet
             return ""
         return (
-            f"{photograph} -> {photograph.stem}.npz, {photograph.stem}.bin\n"
+            f"{photograph} -> {', '.join(map(printable, photograph.outputs))}\n"
             f"Time: {figures['seconds']:.2f} s\n"
             f"Actual bits per pixel for this image: {figures['bpp']:.4f}\n"
             f"Side bits per pixel for z: {figures['side_bpp']:.4f}\n"
@@ -130,19 +152,28 @@ def _last_line(
     """Means over the images that were coded, and times."""
     text = cli.count_text(len(results), total)
     if results:
-        means = {
-            key: _mean([figures[key] for figures in results])
-            for key in ("bpp", "side_bpp", "psnr", "seconds")
-        }
-        scored = [figures["ms_ssim"] for figures in results if figures["ms_ssim"] is not None]
-        ms_ssim = _mean(scored) if scored else None
-        of = "" if len(scored) == len(results) else f" (of {len(scored)})"
+        bpp, side_bpp, coding = (
+            _mean([figures[key] for figures in results]) for key in ("bpp", "side_bpp", "seconds")
+        )
+        # An image that comes back without any error has an infinite PSNR.
+        psnr, of_psnr = _mean_of_some([figures["psnr"] for figures in results], math.isfinite)
+        ms_ssim, of_ms_ssim = _mean_of_some(
+            [figures["ms_ssim"] for figures in results], lambda value: value is not None
+        )
         text += (
-            f": on average {means['bpp']:.4f} bpp (side {means['side_bpp']:.4f}), "
-            f"PSNR {means['psnr']:.2f} dB, MS-SSIM {_ms_ssim_text(ms_ssim)}{of}, "
-            f"{means['seconds']:.2f} s"
+            f": on average {bpp:.4f} bpp (side {side_bpp:.4f}), "
+            f"PSNR {'inf' if psnr is None else f'{psnr:.2f}'} dB{of_psnr}, "
+            f"MS-SSIM {_ms_ssim_text(ms_ssim)}{of_ms_ssim}, {coding:.2f} s"
         )
     return f"{text}; start-up {start_up:.1f} s, then {seconds:.1f} s"
+
+
+def _mean_of_some(values: Sequence[Any], counts: Callable[[Any], bool]) -> tuple[float | None, str]:
+    """The mean of the values that count, or None, and " (of COUNT)" if some do not."""
+    counted = [value for value in values if counts(value)]
+    if not counted:
+        return None, ""
+    return _mean(counted), "" if len(counted) == len(values) else f" (of {len(counted)})"
 
 
 def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, float]:
@@ -180,11 +211,42 @@ def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, flo
     return min(rates.items(), key=lambda item: abs(item[1] - target))
 
 
+def _photographs(args: argparse.Namespace) -> tuple[list[Photograph], list[str]]:
+    """Finds the images, says what was passed over, and decides where their files go.
+
+    Returns:
+      list of Photograph, and list of messages about what cannot be reached.
+
+    Raises:
+      ImageError: there is no image, or several are to go into one file.
+    """
+    paths = [path for path in args.input if path != STANDARD]
+    found, notes, failures = find_images(paths, args.exclude) if paths else Listing([], [], [])
+    coding_options.tell(notes, failures)
+    images = [(str(path), name) for path, name in found]
+    if STANDARD in args.input:
+        images.append((STANDARD, "stdin"))
+    if coding_options.takes_one(args):
+        if len(images) > 1:
+            raise ImageError(
+                f"{args.output}: holds one image, and {len(images)} are given; give a folder"
+            )
+        outputs: list[tuple[str, ...]] = [(args.output,)] * len(images)
+    else:
+        outputs = [coded_files.names(os.path.join(args.output, name)) for _, name in images]
+    return [
+        Photograph(path, name, out, read_stream(path) if is_stream(path) else None)
+        for (path, name), out in zip(images, outputs)
+    ], failures
+
+
 def _run(args: argparse.Namespace) -> int:
-    photographs = [
-        Photograph(str(path), name, os.path.join(args.output, name))
-        for path, name in find_images(args.input).images
-    ]
+    with coding_options.printing_elsewhere(args.output):
+        return _encode(args)
+
+
+def _encode(args: argparse.Namespace) -> int:
+    photographs, unreached = _photographs(args)
     model = args.model[0] if args.model else cli.DEFAULT_MODEL
     if args.target_bpp:
         model, rate = _nearest_model(args.model, args.target_bpp)
@@ -194,8 +256,9 @@ def _run(args: argparse.Namespace) -> int:
                 "is nearest"
             )
     begin = time.monotonic()
-    with coding_options.start(args, model, len(photographs)) as (setup, started, processes):
+    with coding_options.start(args, [model], len(photographs)) as codecs:
         ready = time.monotonic()
+        setup, started = codecs.setups[model], codecs.started
         if not args.quiet:
             print(
                 f"{shown_name(setup.model)}: fingerprint {started.fingerprint.hex()}, "
@@ -203,19 +266,19 @@ def _run(args: argparse.Namespace) -> int:
                 flush=True,
             )
         measure = bool(args.summary or not args.quiet)
-        task = Encoding(setup, started, args.max_pixels, measure)
-        with Summary(args.summary, COLUMNS, args.skip_existing) as summary:
+        task = Encoding(setup, started, args.max_pixels, measure, args.overwrite)
+        with Summary(args.summary, COLUMNS, args.skip_existing, args.overwrite) as summary:
             results, failed = run_folder(
-                photographs, task, processes, summary, args.skip_existing, args.quiet
+                photographs, task, codecs.processes, summary, args.skip_existing, args.quiet
             )
     if not args.quiet:
         total = len(results) + len(failed)
         print(_last_line(results, total, ready - begin, time.monotonic() - ready))
         if args.target_bpp and results:
             print(_target_line(args.target_bpp, results))
-        for photograph in failed:
-            print(f"failed: {photograph}")
-    return 1 if failed else 0
+        for failure in [*map(str, failed), *unreached]:
+            print(f"failed: {printable(failure)}")
+    return 1 if failed or unreached else 0
 
 
 def _target_line(target: float, results: Sequence[dict[str, Any]]) -> str:
@@ -226,10 +289,12 @@ def _target_line(target: float, results: Sequence[dict[str, Any]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command `gmm-encode`. Returns the exit status."""
     parser = coding_options.parser(
-        "Compresses photographs: NAME.png to NAME.npz (header and z) and NAME.bin (y).",
+        "Compresses photographs: NAME.png to NAME.npz (header and z) and NAME.bin (y), or to one "
+        "file NAME.gmm.",
         default_input="valid",
         default_output="images",
-        input_help="an image (PNG, JPEG, WebP, BMP, TIFF), or a folder searched recursively",
+        input_help="images (PNG, JPEG, WebP, AVIF, BMP, TIFF), or folders searched recursively",
+        one_file=coded_files.SUFFIX_OF_BOTH,
     )
     parser.add_argument(
         "--model",

@@ -16,6 +16,8 @@ from gmm_attention.errors import CodecError
 
 _Result = TypeVar("_Result")
 
+_logger = logging.getLogger(__name__)
+
 # Seconds to wait for a scheduler and for its first worker, and before it is said that none is left.
 _PATIENCE = 20
 
@@ -85,7 +87,7 @@ class Cluster:
             except Exception:  # the connection is lost, which the calls report
                 return
             if not left and not told:
-                logging.warning("--cluster %s: no worker is left; waiting for one", self._address)
+                _logger.warning("--cluster %s: no worker is left; waiting for one", self._address)
             told = not left
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:

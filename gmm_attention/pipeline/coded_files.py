@@ -1,14 +1,18 @@
-"""The two coded files of an image, NAME.npz and NAME.bin: names, bytes, figures, age."""
+"""The coded files of an image, NAME.npz and NAME.bin or both in NAME.gmm: bytes, figures, dates."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gmm_attention.codec import file_format
-from gmm_attention.codec.file_format import Coded
-from gmm_attention.errors import BitstreamError, CodecError
+from gmm_attention.errors import BitstreamError
+from gmm_attention.files import refuse_foreign, shown, write_atomically
+
+SUFFIX_OF_BOTH = ".gmm"
 
 
 def figures(height: int, width: int, num_bytes: int) -> dict[str, Any]:
@@ -16,7 +20,7 @@ def figures(height: int, width: int, num_bytes: int) -> dict[str, Any]:
 
     Args:
       height, width: pixels.
-      num_bytes: size of both files together.
+      num_bytes: size of both strings together.
 
     Returns:
       dict with height, width, bytes, and bpp, bits per pixel.
@@ -30,25 +34,119 @@ def figures(height: int, width: int, num_bytes: int) -> dict[str, Any]:
 
 
 def names(stem: str) -> tuple[str, str]:
-    """Paths of both files, from the part that they share."""
+    """Paths of the two files, from the part that they share."""
     return f"{stem}.npz", f"{stem}.bin"
 
 
-def read(stem: str) -> tuple[bytes, bytes]:
-    """Reads both files.
+def read(paths: Sequence[str], data: bytes | None = None) -> tuple[bytes, bytes]:
+    """Reads the bytes of NAME.npz and of NAME.bin.
+
+    Args:
+      paths: of these two, or of one file that holds both.
+      data: the bytes of the one file, if they have been read before; its path then only names it.
 
     Raises:
-      BitstreamError: one is missing or cannot be read.
+      BitstreamError: a file is missing or cannot be read, or one file is no longer than it states.
     """
-    npz_path, bin_path = names(stem)
-    return read_one(npz_path), read_one(bin_path)
-
-
-def read_one(path: str) -> bytes:
-    """Reads one of the two files; raises as `read`."""
+    if len(paths) == 2:
+        return _read_one(paths[0]), _read_one(paths[1])
+    data = _read_one(paths[0]) if data is None else data
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return file_format.split(data)
+    except BitstreamError as error:
+        raise BitstreamError(f"{shown(paths[0])}: {error}") from error
+
+
+def read_start(paths: Sequence[str], data: bytes | None = None) -> bytes:
+    """Reads the first bytes of NAME.npz, its header among them; see `read`.
+
+    Returns:
+      bytes; fewer than the header has, if the file is damaged.
+
+    Raises:
+      BitstreamError: the file is missing or cannot be read.
+    """
+    if data is None:
+        with _errors_of(paths[0]), open(paths[0], "rb") as file:
+            data = file.read(file_format.MOST_HEADER_BYTES + 4)
+    return data if len(paths) == 2 else data[4:]
+
+
+def checksum(npz: bytes, y_string: bytes) -> str:
+    """CRC-32 of both strings, 8 hexadecimal digits, by which a picture names what it is made of."""
+    return f"{zlib.crc32(y_string, zlib.crc32(npz)):08x}"
+
+
+def refuse_foreign_files(paths: Sequence[str], overwrite: bool) -> None:
+    """Refuses to replace files that are no coded images; see `files.refuse_foreign`.
+
+    Args:
+      paths: of NAME.npz and NAME.bin, or of one file that holds both.
+      overwrite: whether the user allows to replace any file.
+
+    Raises:
+      CodecError: a file is there that is not ours.
+    """
+    first, *bin_path = paths
+
+    def is_ours(head: bytes) -> bool:
+        return head[:3] == file_format.MAGIC if bin_path else head[4:7] == file_format.MAGIC
+
+    refuse_foreign(first, is_ours, overwrite)
+    for path in bin_path:  # it has no mark of its own, but belongs to the other
+        refuse_foreign(path, lambda _: os.path.isfile(first), overwrite)
+
+
+def write(paths: Sequence[str], npz: bytes, y_string: bytes, modified: int | None) -> None:
+    """Writes the coded files of an image.
+
+    Args:
+      paths: of NAME.npz and NAME.bin, or of one file that is to hold both.
+      npz, y_string: bytes of both.
+      modified: modification time that they get, in nanoseconds since 1970, or None for now.
+
+    Raises:
+      CodecError: a file cannot be written.
+    """
+    strings = [npz, y_string] if len(paths) == 2 else [file_format.join(npz, y_string)]
+    write_atomically(dict(zip(paths, strings)), modified)
+
+
+def modified(paths: Sequence[str]) -> int | None:
+    """Latest modification time of files, in nanoseconds since 1970, or None if one has none."""
+    try:
+        return max(os.stat(path).st_mtime_ns for path in paths)
+    except OSError:
+        return None
+
+
+def have_one_date(outputs: Sequence[str], sources: Sequence[str]) -> bool:
+    """Whether outputs carry the date of their sources, which encoder and decoder give them.
+
+    A source that was replaced since, also by an older file, has another date.
+    """
+    dates = [modified([path]) for path in outputs]
+    expected = modified(sources)
+    return all(_equal(date, expected) for date in dates)
+
+
+def _equal(date: int | None, expected: int | None) -> bool:
+    if date is None or expected is None:
+        return False
+    # File systems differ in what part of a second they keep: FAT keeps none, and every other one.
+    precision = 2 * 10**9 if date % 10**9 == 0 else 10**7
+    return abs(date - expected) < precision
+
+
+def _read_one(path: str) -> bytes:
+    with _errors_of(path), open(path, "rb") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise BitstreamError(
             f"{path}: missing; both files of an image are needed, copy it beside the other"
@@ -57,46 +155,3 @@ def read_one(path: str) -> bytes:
         raise BitstreamError(
             f"{path}: cannot be read: {error.strerror}; check what it is and its permissions"
         ) from error
-
-
-def existing_figures(
-    num_filters: int,
-    fingerprint: bytes,
-    stem: str,
-    outputs: Sequence[str],
-    sources: Sequence[str],
-    fits: Callable[[Coded], bool],
-) -> dict[str, Any] | None:
-    """Finds outputs of an earlier run that need not be made again.
-
-    Args:
-      num_filters, fingerprint: N and the fingerprint of the model.
-      stem: what the paths of both coded files share.
-      outputs: paths of the outputs; they must not be older than their sources.
-      sources: paths of the files that the outputs are made from.
-      fits: function of the Coded of both files that tells whether the image on disk has the
-        size that they state.
-
-    Returns:
-      dict as `figures` returns, or None if the outputs are missing, damaged, outdated or from
-      another model.
-    """
-    try:
-        if not _are_newer(outputs, sources):
-            return None
-        pair = read(stem)
-        coded = file_format.unpack(*pair, num_filters, fingerprint, (*names(stem), "the model"))
-        if not fits(coded):
-            return None
-    except CodecError:
-        return None  # processing the image again repairs it or reports the error
-    return figures(coded.height, coded.width, sum(map(len, pair)))
-
-
-def _are_newer(outputs: Sequence[str], sources: Sequence[str]) -> bool:
-    """Whether all outputs exist and none is older than any source."""
-    try:
-        ages = [[os.stat(path).st_mtime_ns for path in paths] for paths in (outputs, sources)]
-    except OSError:
-        return False
-    return min(ages[0]) >= max(ages[1])

@@ -6,12 +6,19 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gmm_attention.errors import CodecError
-from gmm_attention.files import make_folder, read_rows, write_atomically, write_rows
+from gmm_attention.files import (
+    make_folder,
+    read_rows,
+    refuse_foreign,
+    write_atomically,
+    write_rows,
+)
 
 SUFFIXES = (".csv", ".json")
 
@@ -25,12 +32,13 @@ class Summary:
       path: str that ends with one of SUFFIXES, or None for no file.
       columns: names of the columns; "name" is the key of a row.
       keep: whether to begin with the rows of an existing file.
+      overwrite: whether a file that is no summary may be replaced.
 
     Raises:
       CodecError: the file cannot be written, or existing rows cannot be read.
     """
 
-    def __init__(self, path: str | None, columns: Sequence[str], keep: bool):
+    def __init__(self, path: str | None, columns: Sequence[str], keep: bool, overwrite: bool):
         self._path, self._columns = path, columns
         self._rows: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
@@ -39,6 +47,7 @@ class Summary:
         make_folder(os.path.dirname(path))
         if keep:
             self._rows = {row["name"]: row for row in _read(path) if set(columns) == set(row)}
+        refuse_foreign(path, self._is_ours, overwrite)
         self._write()  # reports a file that cannot be written before the work begins
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -64,6 +73,13 @@ class Summary:
 
     def __exit__(self, *_: object) -> None:
         self._write()
+
+    def _is_ours(self, head: bytes) -> bool:
+        """Whether a file of these first bytes is a summary, of encoder or decoder."""
+        assert self._path is not None
+        if self._path.endswith(".csv"):
+            return head.startswith(b"name,width,height,")
+        return bool(re.match(rb'\s*\[\s*(\]\s*$|\{\s*"name":)', head))
 
     def _write(self) -> None:
         if self._path is None:

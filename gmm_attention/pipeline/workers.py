@@ -18,6 +18,7 @@ from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from gmm_attention.cli import set_up_messages
 from gmm_attention.errors import CodecError
 
 # Calls that are under way for each worker: one that it works on, and one that waits.
@@ -194,7 +195,7 @@ def _terminate(*_: object) -> None:
 
 def _prepare_worker(level: int) -> None:
     """Sets up logging at this level, signals, and a watch over the parent process."""
-    logging.basicConfig(format="%(message)s", level=level)
+    set_up_messages(level)
     # Between calls a worker may be writing a result, and half a message would block the parent,
     # so only calls can be terminated.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
