@@ -11,10 +11,37 @@ from typing import Any
 import numpy as np
 
 from gmm_attention.errors import CheckpointError
-from gmm_attention.files import make_folder, write_atomically
+from gmm_attention.files import make_folder, refuse_foreign, write_atomically
 
 SETTINGS_FILE = "settings.json"
 WEIGHTS_FILE = "weights.npz"
+
+_ZIP = b"PK\3\4"  # first bytes of every .npz file
+
+
+def refuse_foreign_model(directory: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuses to replace files in a directory that are not those of a model, see `save`.
+
+    Args:
+      directory: need not exist.
+      overwrite: whether the user allows to replace any file.
+
+    Raises:
+      CodecError: one of the two files is there, and is not of a model or cannot be read.
+    """
+
+    def is_model(_: bytes) -> bool:
+        try:
+            load_settings(directory)
+        except CheckpointError:
+            return False
+        return True
+
+    def is_weights(head: bytes) -> bool:
+        return head.startswith(_ZIP) and is_model(head)
+
+    refuse_foreign(os.path.join(directory, SETTINGS_FILE), is_model, overwrite)
+    refuse_foreign(os.path.join(directory, WEIGHTS_FILE), is_weights, overwrite)
 
 
 def save(

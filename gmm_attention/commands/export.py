@@ -8,9 +8,10 @@ from gmm_attention.checkpoints import files
 from gmm_attention.cli import run_main
 
 
-def _export(checkpoint: str, directory: str) -> int:
+def _export(checkpoint: str, directory: str, overwrite: bool) -> int:
     from gmm_attention.checkpoints import loading
 
+    files.refuse_foreign_model(directory, overwrite)
     model = loading.load(checkpoint)
     fingerprint = model.fingerprint.hex()
     settings = {**model.settings, "exported": True, "fingerprint": fingerprint}
@@ -26,5 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", help="training checkpoint, or prefix of a TF1 checkpoint")
     parser.add_argument("directory", help="folder of the exported model, such as models/NAME")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that this program did not write"
+    )
     args = parser.parse_args(argv)
-    return run_main(lambda: _export(args.checkpoint, args.directory), quiet=False)
+    return run_main(lambda: _export(args.checkpoint, args.directory, args.overwrite), quiet=False)

@@ -15,6 +15,7 @@ from gmm_attention.training import options, recipe, running, state
 from gmm_attention.training.loop import Loop
 from gmm_attention.training.run_folder import RunFolder
 from gmm_attention.training.state import STATE_FILE
+from gmm_attention.training.xla import files
 
 if TYPE_CHECKING:  # these import TensorFlow, which --help must not wait for
     import tensorflow as tf
@@ -271,7 +272,10 @@ def _train(args: argparse.Namespace, settings: recipe.Recipe) -> int:
     folder = RunFolder(args.output or os.path.join("runs", name))
     # Errors in the photographs are reported before the seconds that TensorFlow takes to start.
     photographs, validation = None, []
-    if not args.export:
+    if args.export:
+        files.refuse_foreign_files(args.export, args.overwrite)
+    else:
+        folder.refuse_foreign(args.overwrite)
         photographs = running.photographs(args, settings.crop)
         validation = running.validation(args)
         folder.make()
@@ -347,6 +351,7 @@ def _import(args: argparse.Namespace) -> int:
     arrays, settings = state.load(args.import_from)
     if RunFolder(args.output).has_state():
         raise TrainingError(f"{args.output}: holds a state already; give another --output")
+    RunFolder(args.output).refuse_foreign(args.overwrite)
     shapes: dict[str, tuple[int, ...]]
     shapes = {"averaged": (), **{name: array.shape for name, array in arrays.items()}}
     for name, array in arrays.items():

@@ -20,11 +20,19 @@ import numpy as np
 from PIL import Image
 
 from gmm_attention.errors import ImageError
-from gmm_attention.images import read_image, read_size
+from gmm_attention.images import Header, read_header, read_image
 from gmm_attention.training.sources import PhotographFile, find_photographs
 
 # Mixed into the seed, to draw the order of photographs and the crops independently.
 _ORDER, _CROP = 0, 1
+
+# What is said at the start of photographs whose headers show these kinds.
+_KINDS = {
+    "16-bit": "with 16 bits a sample, rounded to 8",
+    "gray": "gray",
+    "CMYK": "CMYK, passed over",
+    "transparent": "with transparency, passed over where a pixel is transparent",
+}
 
 _LANCZOS_REACH = 3  # reach of Pillow's filter to each side, in pixels of its output
 
@@ -34,13 +42,16 @@ _logger = logging.getLogger(__name__)
 class Photographs:
     """The photographs in folders, tar files and image files that are large enough for a crop.
 
+    Those in CMYK, which `read_image` refuses, are not among them.
+
     They are sorted by their names within their source. A tar file counts as if it were unpacked
     where it lies. So the order is the same on every machine, and the same for a folder, for the tar
     files made from it, and for a folder of these tar files.
 
     Attributes:
       crop: as given.
-      notes: list of str, a line for each reason why images were skipped; empty if none were.
+      notes: list of str, a line for each reason why files were passed over, and one that counts
+        photographs of unusual kinds; empty if there is nothing to say.
     """
 
     def __init__(self, sources: Sequence[str | os.PathLike[str]], crop: int, memory: int) -> None:
@@ -59,38 +70,80 @@ class Photographs:
         """
         self.crop = crop
         self.notes: list[str] = []
-        files = [file for source in sources for file in find_photographs(source)]
+        files: list[PhotographFile] = []
+        for source in sources:
+            found, notes = find_photographs(source)
+            files += found
+            self.notes += notes
         files.sort(key=lambda file: file.name)
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            sizes = list(pool.map(_size_or_error, files))
+            headers = list(pool.map(_header_or_error, files))
 
-        unreadable = [size for size in sizes if isinstance(size, ImageError)]
-        if unreadable:
-            self.notes.append(
-                f"passed over {len(unreadable)} of {len(files)} images that cannot be read, "
-                f"first {unreadable[0]}"
-            )
-        readable = [(f, size) for f, size in zip(files, sizes) if not isinstance(size, ImageError)]
-        small = [(file, size) for file, size in readable if min(size) < crop]
-        if small:
-            file, (height, width) = small[0]
-            self.notes.append(
-                f"passed over {len(small)} of {len(files)} images that have less than {crop} "
-                f"pixels on a side, first {file} ({width}x{height})"
-            )
-        self._files = [file for file, size in readable if min(size) >= crop]
+        self._files: list[PhotographFile] = []
+        self._smaller_sides: list[tuple[str, int]] = []  # names, also of those that are too small
+        self._choose(files, headers)
         if not self._files:
             raise ImageError(
-                f"{', '.join(map(str, sources))}: no photograph has {crop} pixels on both sides "
-                f"({'; '.join(self.notes)}); give larger photographs or a smaller crop"
+                f"{', '.join(map(str, sources))}: no photograph with {crop} pixels on both sides "
+                f"can be used ({'; '.join(self.notes)}); give other photographs or a smaller crop"
             )
 
         self._lock = threading.Lock()
         self._cache: dict[int, np.ndarray] = {}  # index -> uint8 [H, W, 3]
         self._free_bytes = memory
 
+    def _choose(
+        self, files: Sequence[PhotographFile], headers: Sequence[Header | ImageError]
+    ) -> None:
+        """Keeps the files that can be used, and notes why others are passed over."""
+        small = []
+        unreadable = []
+        kinds: collections.Counter[str] = collections.Counter()
+        large_enough = 0
+        for file, header in zip(files, headers):
+            if isinstance(header, ImageError):
+                unreadable.append(header)
+                continue
+            is_cmyk = "CMYK" in header.kinds
+            smaller_side = min(header.height, header.width)
+            if not is_cmyk:
+                self._smaller_sides.append((file.name, smaller_side))
+            if smaller_side < self.crop:
+                small.append(f"{file} ({header.width}x{header.height})")
+                continue
+            large_enough += 1
+            kinds.update(header.kinds)
+            if not is_cmyk:
+                self._files.append(file)
+
+        if unreadable:
+            self.notes.append(
+                f"passed over {len(unreadable)} of {len(files)} images that cannot be read, "
+                f"first {unreadable[0]}"
+            )
+        if small:
+            self.notes.append(
+                f"passed over {len(small)} of {len(files)} images that have less than {self.crop} "
+                f"pixels on a side, first {small[0]}"
+            )
+        if kinds:
+            counts = (f"{kinds[kind]} {what}" for kind, what in _KINDS.items() if kinds[kind])
+            what = "photograph" if large_enough == 1 else "photographs"
+            self.notes.append(f"of {large_enough} {what}: {'; '.join(counts)}")
+
     def __len__(self) -> int:
         return len(self._files)
+
+    def names(self, crop: int) -> list[str]:
+        """The names within their sources of the photographs that are large enough for a crop.
+
+        Args:
+          crop: side in pixels, which may be another than that of the crops here.
+
+        Returns:
+          sorted list of str, with "/" between the parts of each.
+        """
+        return [name for name, smaller_side in self._smaller_sides if smaller_side >= crop]
 
     def image(self, index: int) -> np.ndarray:
         """Returns a photograph, uint8 [H, W, 3], read-only. Any thread may call it.
@@ -122,7 +175,8 @@ class Batches:
     guarantee the same numbers for ever.
 
     A photograph that cannot be decoded is reported once, by a log record of level WARNING, and is
-    replaced by the next in the epoch's order.
+    replaced by the next in the epoch's order. Of those with transparent pixels, which may be many
+    and are counted at the start, only the first is reported.
 
     As a context manager it closes itself at the end.
     """
@@ -173,7 +227,7 @@ class Batches:
         self._pending: collections.deque[concurrent.futures.Future[np.ndarray]]
         self._pending = collections.deque()  # batches ready or being made, in order
         self._closed = False
-        self._reported: set[int] = set()  # indices of photographs
+        self._reported: set[int | str] = set()  # indices of photographs, or what many share
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -236,11 +290,14 @@ class Batches:
         raise ImageError(f"none of {count} photographs can be decoded, last {last}") from last
 
     def _report(self, index: int, error: ImageError) -> None:
+        transparent = "has transparent pixels" in str(error)
         with self._lock:
-            if index in self._reported:
+            cause = "transparent pixels" if transparent else index
+            if cause in self._reported:
                 return
-            self._reported.add(index)
-        _logger.warning("%s (another photograph takes its place)", error)
+            self._reported.add(cause)
+        others = ", and so of all others with transparent pixels" if transparent else ""
+        _logger.warning("%s (another photograph takes its place%s)", error, others)
 
 
 @functools.lru_cache(maxsize=4)  # threads may be at different epochs at the same time
@@ -284,9 +341,9 @@ def _scaled(image: np.ndarray, side: int, top: int, left: int, crop: int) -> np.
     return np.asarray(resized)
 
 
-def _size_or_error(file: PhotographFile) -> tuple[int, int] | ImageError:
-    """(height, width) in pixels, or the ImageError of reading it."""
+def _header_or_error(file: PhotographFile) -> Header | ImageError:
+    """The Header of a file, or the ImageError of reading it."""
     try:
-        return file.read(read_size)
+        return file.read(read_header)
     except ImageError as error:
         return error

@@ -29,6 +29,7 @@ from gmm_attention.training.progress import new_progress
 from gmm_attention.training.protocols import Board, Trainer
 from gmm_attention.training.recipe import Recipe
 from gmm_attention.training.run_folder import LOG, VALIDATION, RunFolder
+from gmm_attention.training.sources import FewerWarnings
 
 # Steps in flight while the next one is started, so that an accelerator never waits for Python.
 UNDER_WAY = 3
@@ -168,7 +169,7 @@ class Loop:
             self.trainer.part,
         )
         reason: str | int = "finished"
-        with batches, self._signals(), self._display:
+        with FewerWarnings(), batches, self._signals(), self._display:
             while self.step < recipe.steps:
                 stop = self._stop_signal is not None or time.monotonic() >= intervals.stop_at
                 if self.trainer.agree(stop):

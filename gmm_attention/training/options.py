@@ -123,6 +123,7 @@ def add_run_options(parser: argparse._ActionsContainer) -> None:
         help="state to begin with if --output has none: the folder of another run, its "
         "state.npz, or a folder of pieces",
     )
+    add("--overwrite", action="store_true", help="replace files that this program did not write")
     _add_interval_options(add, defaults)
     add(
         "--workers",

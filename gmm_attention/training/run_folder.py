@@ -11,8 +11,10 @@ changes.csv       a row for each setting that was changed when the run was conti
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +22,22 @@ import numpy as np
 
 from gmm_attention.checkpoints import files as model_files
 from gmm_attention.errors import TrainingError
-from gmm_attention.files import append_row, make_folder, read_rows, write_rows
+from gmm_attention.files import append_row, make_folder, read_rows, refuse_foreign, write_rows
 from gmm_attention.training import state
 from gmm_attention.training.state import STATE_FILE
 
 LOG, VALIDATION, CHANGES = "log.csv", "validation.csv", "changes.csv"
+
+LAST, BEST = "last", "best"
+
+# Columns that each CSV file of ours has, also those of earlier versions.
+_COLUMNS = {
+    LOG: {"step", "learning_rate", "loss", "skipped"},
+    VALIDATION: {"step", "bpp_y", "bpp_z", "psnr", "loss"},
+    CHANGES: {"step", "setting", "before", "now"},
+}
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")  # names that `write_atomically` gives
 
 
 class RunFolder:
@@ -49,6 +62,24 @@ class RunFolder:
         """Path of a file or sub-folder."""
         return os.path.join(self.path, name)
 
+    def refuse_foreign(self, overwrite: bool) -> None:
+        """Refuses to begin a run where it would replace files that no run of ours wrote.
+
+        A run that was killed before its first save has left its logs alone, and may begin anew.
+
+        Args:
+          overwrite: whether the user allows to replace any file.
+
+        Raises:
+          CodecError: such a file is there, and there is no state.
+        """
+        if self.has_state():
+            return
+        for name, columns in _COLUMNS.items():
+            refuse_foreign(self.join(name), functools.partial(_has_columns, columns), overwrite)
+        for name in (LAST, BEST):
+            model_files.refuse_foreign_model(self.join(name), overwrite)
+
     def lock(self) -> None:
         """Locks the folder until this process ends, and removes what killed processes left.
 
@@ -67,11 +98,12 @@ class RunFolder:
             ) from error
         except OSError:
             pass  # a file system without locks
-        for folder in (self.path, self.join("last"), self.join("best")):
+        for folder in (self.path, self.join(LAST), self.join(BEST)):
             # Temporary files of a process that was killed in the middle of a save.
             for path in glob.glob(os.path.join(glob.escape(folder), ".*.tmp")):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+                if _TEMPORARY.fullmatch(os.path.basename(path)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
 
     def has_state(self) -> bool:
         """Whether the run has been saved."""
@@ -95,7 +127,7 @@ class RunFolder:
           arrays: dict of str to numpy array, as `TrainStep.arrays` returns.
           settings: dict for JSON, as `Loop.settings` returns.
         """
-        self.save_weights("last", arrays, settings)
+        self.save_weights(LAST, arrays, settings)
         changes = settings.get("progress", {}).get("changes")
         if changes:
             write_rows(self.join(CHANGES), list(changes[0]), changes)
@@ -126,3 +158,8 @@ class RunFolder:
             if columns:
                 kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]
                 write_rows(path, columns, kept)
+
+
+def _has_columns(columns: set[str], head: bytes) -> bool:
+    """Whether the first row of a CSV file, given its first bytes, holds these names."""
+    return columns <= set(head.decode(errors="replace").splitlines()[0].split(","))

@@ -8,17 +8,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gmm_attention.errors import TrainingError
+from gmm_attention.errors import ImageError, TrainingError, printable
 from gmm_attention.image_folders import find_images
 from gmm_attention.images import read_image
 from gmm_attention.training import state
 from gmm_attention.training.data import Photographs
 from gmm_attention.training.loop import Loop
+from gmm_attention.training.progress import photograph_set, photographs_changed
 from gmm_attention.training.state import STATE_FILE
 
 
 def photographs(args: argparse.Namespace, crop: int) -> Photographs:
-    """Finds the photographs of --train, and prints how many there are and which were skipped.
+    """Finds the photographs of --train, and prints how many there are and what was passed over.
 
     Args:
       args: of `options.add_run_options`.
@@ -29,7 +30,7 @@ def photographs(args: argparse.Namespace, crop: int) -> Photographs:
     """
     found = Photographs(args.train, crop, int(args.memory * 2**30))
     for note in found.notes:
-        print(note)
+        print(printable(note))
     print(f"{len(found)} photographs to learn from", flush=True)
     return found
 
@@ -38,11 +39,19 @@ def validation(args: argparse.Namespace) -> list[tuple[str, np.ndarray]]:
     """Reads the photographs of --validate, as (name, uint8 [H, W, 3]); none without the option.
 
     Raises:
-      ImageError: a photograph cannot be read.
+      ImageError: a photograph or a sub-folder cannot be read. Measures of the photographs that are
+        left could not be compared with earlier ones.
     """
     if args.validate is None:
         return []
-    return [(name, read_image(path)) for path, name in find_images(args.validate).images]
+    listing = find_images(args.validate)
+    for note in listing.notes:
+        print(printable(note))
+    if listing.failures:
+        count = len(listing.failures)
+        others = f"and {count - 1} more; " if count > 1 else ""
+        raise ImageError(f"{listing.failures[0]} ({others}--validate is read whole or not at all)")
+    return [(name, read_image(path)) for path, name in listing.images]
 
 
 def begin(loop: Loop, path: str) -> None:
@@ -59,8 +68,18 @@ def begin(loop: Loop, path: str) -> None:
     differences = loop.resume(arrays, settings, path)
     if loop.trainer.chief:
         print(f"{'goes on from' if loop.step else 'begins at'} step {loop.step} of {path}")
-        for difference in differences:
+        for difference in [*differences, *_photographs_changed(loop)]:
             print(f"  {difference}")
+
+
+def _photographs_changed(loop: Loop) -> list[str]:
+    """A line if a Loop's photographs are others than those of the state that it has taken over."""
+    before = loop.progress["photographs"]
+    if loop.photographs is None or before is None:
+        return []
+    crop = loop.photographs.crop
+    line = photographs_changed(before, loop.photographs.names(before["crop"]), crop)
+    return [printable(line)] if line else []
 
 
 def begin_elsewhere(loop: Loop, path: str) -> None:
@@ -107,6 +126,9 @@ def run(loop: Loop, what_next: Callable[[str], str]) -> int:
         )
     if loop.trainer.chief:
         folder.cut_logs(loop.step if begun else 0)
+    if loop.photographs is not None:
+        crop = loop.photographs.crop
+        loop.progress["photographs"] = photograph_set(loop.photographs.names(crop), crop)
     reason = loop.run()
     if not loop.trainer.chief:
         return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import logging
 import os
 import posixpath
 import tarfile
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gmm_attention.errors import ImageError
+from gmm_attention.folders import examples, is_side_name
 from gmm_attention.image_folders import IMAGE_SUFFIXES, list_files
+from gmm_attention.images import is_ours
 
 _Result = TypeVar("_Result")
 
@@ -19,6 +23,14 @@ _TAR_SUFFIX = ".tar"
 
 # Refused, since a member can only be reached by decompressing everything before it.
 _COMPRESSED_SUFFIXES = (".tar.bz2", ".tar.gz", ".tar.xz", ".tar.zst", ".tbz2", ".tgz", ".txz")
+
+# The logger above all those of the modules that read images, and the one above it.
+_READING, _PACKAGE = "gmm_attention.images", "gmm_attention"
+
+# How many first bytes of a file `is_ours` is told.
+_HEAD = 4096
+
+_logger = logging.getLogger(__name__)
 
 
 class PhotographFile(NamedTuple):
@@ -32,7 +44,7 @@ class PhotographFile(NamedTuple):
         return f"{self.path}/{self.member[0]}" if self.member else str(self.path)
 
     def read(self, function: Callable[..., _Result]) -> _Result:
-        """Calls `read_image` or `read_size` on the file, and returns the result.
+        """Calls `read_image` or `read_header` on the file, and returns the result.
 
         Raises:
           ImageError: the file cannot be read.
@@ -82,24 +94,76 @@ class _Span(io.RawIOBase):
         return self._file.readinto(memoryview(buffer)[: max(self._size - self.tell(), 0)])
 
 
-def find_photographs(source: str | os.PathLike[str]) -> list[PhotographFile]:
+class FewerWarnings(logging.Handler):
+    """Lets the first warning of each kind through, of those that come from reading images.
+
+    Training reads most photographs in each epoch anew, and may find the same fault in thousands of
+    them. As a context manager it begins to hold warnings back, and at the end it tells of each kind
+    how many photographs there were. Warnings of 16-bit samples are all held back, since the headers
+    have told of these.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of each kind, which is a record's text without its arguments: the first message, and the
+        # names of all photographs.
+        self._kinds: dict[str, tuple[str, set[str]]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a record whose first argument is the name of a photograph."""
+        if "16 bits" in record.msg:
+            return
+        name = str(record.args[0]) if isinstance(record.args, tuple) else ""
+        if record.msg in self._kinds:
+            self._kinds[record.msg][1].add(name)
+            return
+        self._kinds[record.msg] = (record.getMessage(), {name})
+        told = copy.copy(record)
+        told.msg += " (others like it are counted at the end)"
+        logging.getLogger(_PACKAGE).handle(told)
+
+    def __enter__(self) -> FewerWarnings:
+        logger = logging.getLogger(_READING)
+        logger.addHandler(self)
+        logger.propagate = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logger = logging.getLogger(_READING)
+        logger.removeHandler(self)
+        logger.propagate = True
+        for first, names in self._kinds.values():
+            if len(names) > 1:
+                _logger.warning("%d photographs like %s", len(names), first)
+
+
+def find_photographs(source: str | os.PathLike[str]) -> tuple[list[PhotographFile], list[str]]:
     """Lists the image files of a source, see `data.Photographs`.
+
+    Returns:
+      files: list of PhotographFile.
+      notes: list of str, a line for each kind of thing that was passed over, such as files of
+        formats that are not read, and for each sub-folder that cannot be listed.
 
     Raises:
       ImageError: the source is missing, cannot be read or holds no image, or a tar file is
         compressed or damaged.
     """
     top = Path(source)
+    notes: list[str] = []
     if os.path.isfile(top):
         found = [(top, top.name)]
     elif os.path.isdir(top):
         suffixes = (*IMAGE_SUFFIXES, _TAR_SUFFIX, *_COMPRESSED_SUFFIXES)
-        found = [(top / relative, relative) for relative in list_files(top, suffixes).relatives]
+        listed = list_files(top, suffixes)
+        found = [(top / relative, relative) for relative in listed.relatives]
+        notes = [*listed.notes, *_in_one_line(listed.failures)]
     else:
         raise ImageError(
             f"{source}: no file or folder that can be read; check the name and its permissions"
         )
-    files = []
+    files: list[PhotographFile] = []
+    ours: list[PhotographFile] = []
     for path, name in found:
         if name.lower().endswith(_COMPRESSED_SUFFIXES):
             raise ImageError(
@@ -108,22 +172,39 @@ def find_photographs(source: str | os.PathLike[str]) -> list[PhotographFile]:
             )
         if name.lower().endswith(_TAR_SUFFIX):
             folder = posixpath.dirname(name)
-            files += [
-                PhotographFile(posixpath.join(folder, member), path, (member, start, size))
-                for member, (start, size) in _members(path).items()
-            ]
+            for member, (start, size) in _members(path).items():
+                place = posixpath.join(folder, member)
+                file = PhotographFile(place, path, (member, start, size))
+                (ours if _is_our_picture(file) else files).append(file)
         else:
             files.append(PhotographFile(name, path, None))
+    if ours:
+        notes.append(f"passed over in tar files, made by this program: {examples(map(str, ours))}")
     if not files:
+        reasons = f" ({'; '.join(notes)})" if notes else ""
         raise ImageError(
-            f"{source}: no image in it; give a folder or a tar file of images whose names end in "
-            f"{', '.join(IMAGE_SUFFIXES)}"
+            f"{source}: no image in it{reasons}; give a folder or a tar file of images whose names "
+            f"end in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return files
+    return files, notes
+
+
+def _in_one_line(failures: list[str]) -> list[str]:
+    """The failures of listing a folder, of which there may be thousands, as a line or none."""
+    if len(failures) < 2:
+        return failures
+    return [f"{len(failures)} folders and links that cannot be followed, first {failures[0]}"]
+
+
+def _is_our_picture(file: PhotographFile) -> bool:
+    """Whether a program of ours wrote a member of a tar file, as `list_files` asks of files."""
+    if not file.name.lower().endswith(".png"):
+        return False
+    return file.read(lambda _, file: is_ours(file.read(_HEAD)))
 
 
 def _members(path: Path) -> dict[str, tuple[int, int]]:
-    """Lists the images in a tar file, without hidden files and those in hidden folders.
+    """Lists the images in a tar file, without those that `list_files` would pass over in silence.
 
     Returns:
       dict of name, with "/" between its parts, to (start, size) in bytes.
@@ -136,8 +217,8 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 name = posixpath.normpath(member.name).lstrip("/")
-                hidden = any(part.startswith(".") for part in name.split("/"))
-                if member.isreg() and not hidden and name.lower().endswith(IMAGE_SUFFIXES):
+                aside = any(map(is_side_name, name.split("/")))
+                if member.isreg() and not aside and name.lower().endswith(IMAGE_SUFFIXES):
                     # The last of several members with the same name counts, as in unpacking.
                     members[name] = (member.offset_data, member.size)
             # tarfile silently ends at a damaged header, and where a file is cut off between two

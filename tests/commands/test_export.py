@@ -60,6 +60,27 @@ def test_export_reports_a_failure_in_one_line(tmp_path, capsys):
     assert not (tmp_path / "exported").exists()
 
 
+@pytest.mark.parametrize("name", ["weights.npz", "settings.json"])
+def test_export_replaces_no_file_of_others_unless_told(name, tiny_path, tmp_path, capsys):
+    np.savez(tmp_path / "weights.npz", mine=np.zeros(3))
+    path = (tmp_path / "weights.npz").rename(tmp_path / name)
+    mine = path.read_bytes()
+    assert export.main([str(tiny_path), str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert f"{path}: is there already, and was not written" in err and err.count("\n") == 1
+    assert path.read_bytes() == mine and list(tmp_path.iterdir()) == [path]
+    assert export.main([str(tiny_path), str(tmp_path), "--overwrite"]) == 0
+    # What it wrote itself, it may write again.
+    assert export.main([str(tiny_path), str(tmp_path)]) == 0
+
+
+def test_export_replaces_no_settings_of_an_editor(tiny_path, tmp_path, capsys):
+    (tmp_path / "settings.json").write_text('{"editor.fontSize": 12}')
+    assert export.main([str(tiny_path), str(tmp_path)]) == 1
+    assert "settings.json: is there already" in capsys.readouterr().err
+    assert (tmp_path / "settings.json").read_text() == '{"editor.fontSize": 12}'
+
+
 def test_export_does_not_overwrite_a_file(tiny_path, tmp_path, capsys):
     (tmp_path / "exported").write_text("mine")
     assert export.main([str(tiny_path), str(tmp_path / "exported")]) == 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 
@@ -24,13 +25,11 @@ SMALL = "--lambda 0.01 --num-filters 8 --crop 64 --batch 4 --learning-rate 1e-3"
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory, photograph):
     """A folder with a sub-folder, a photograph that is too small, and one that is broken."""
-    from gmm_attention.images import write_png
-
     folder = tmp_path_factory.mktemp("photographs")
     (folder / "more").mkdir()
     for i in range(4):
-        write_png(folder / "more" / f"{i}.png", photograph[:100, 30 * i : 30 * i + 100])
-    write_png(folder / "small.png", photograph[:40])
+        iio.imwrite(folder / "more" / f"{i}.png", photograph[:100, 30 * i : 30 * i + 100])
+    iio.imwrite(folder / "small.png", photograph[:40])
     (folder / "broken.jpg").write_bytes(b"no picture")
     return folder
 
@@ -213,6 +212,38 @@ def test_what_is_missing_is_told_in_a_line(args, cause, tmp_path, monkeypatch, c
     out, err = capsys.readouterr()
     assert cause in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["log.csv", "changes.csv", "best/settings.json"])
+def test_a_run_replaces_no_file_of_others(photographs, name, tmp_path, capsys):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("day,weight\n1,70\n")
+    save = ["--import", str(tmp_path / "pieces")]
+    state.save_pieces(tmp_path / "pieces", {"weights/w": np.zeros(1)}, {"step": 1})
+    for args in (["--train", str(photographs), *SMALL], save):
+        assert main([*args, "--output", str(tmp_path / "run")]) == 1
+        err = capsys.readouterr().err
+        assert f"{path}: is there already" in err and err.count("\n") == 1
+    assert path.read_text() == "day,weight\n1,70\n"
+    assert [p for p in (tmp_path / "run").rglob("*") if p.is_file()] == [path]
+
+
+def test_overwrite_lets_a_run_begin_among_files_of_others(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.csv").write_text("day,weight\n1,70\n")
+    state.save_pieces(tmp_path / "pieces", {"weights/w": np.zeros(1)}, {"step": 1})
+    args = ["--import", str(tmp_path / "pieces"), "--output", str(tmp_path / "run")]
+    assert main([*args, "--overwrite"]) == 0
+    assert state.load(tmp_path / "run")[1]["step"] == 1
+
+
+def test_an_export_leaves_the_state_of_a_run_alone(whole_run, capsys):
+    before = (whole_run[0] / "state.npz").read_bytes()
+    assert main([*SMALL, "--output", str(whole_run[0]), "--export", str(whole_run[0])]) == 1
+    err = capsys.readouterr().err
+    assert "state.npz: is there already, and is no state that an export wrote" in err
+    assert (whole_run[0] / "state.npz").read_bytes() == before
 
 
 def test_another_networks_state_and_checkpoint_are_refused(whole_run, photographs, tmp_path):

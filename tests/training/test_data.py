@@ -14,9 +14,10 @@ from conftest import ROOT, unless_root
 from PIL import Image
 
 from gmm_attention.errors import ImageError
-from gmm_attention.images import read_image
+from gmm_attention.images import read_image, write_png
 from gmm_attention.training import data
 from gmm_attention.training.data import Batches, Photographs
+from gmm_attention.training.sources import FewerWarnings
 
 MEMORY = 10**6
 
@@ -210,9 +211,10 @@ def test_an_error_in_a_worker_is_raised_where_the_batch_is_taken(photographs, mo
 
 
 def damage(path):
-    """Leaves the header and half of the pixels."""
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    """Leaves the header and all lengths as they were, but one of the pixels."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def warnings_in(caplog):
@@ -235,14 +237,16 @@ def test_the_next_in_order_replaces_what_cannot_be_decoded(folder, caplog):
 
 def test_each_photograph_that_cannot_be_decoded_is_reported_once(folder, caplog):
     damage(folder / "2.png")
-    Image.new("CMYK", (40, 40)).save(folder / "cmyk.jpg")
-    Image.new("RGBA", (40, 40)).save(folder / "clear.png")
+    damage(folder / "4.png")
+    # Of which the header has told, so that one line is enough.
+    for name in ("clear.png", "clear too.png"):
+        Image.new("RGBA", (40, 40), (0, 0, 0, 128)).save(folder / name)
     photographs = Photographs([folder], 16, MEMORY)
     with caplog.at_level(logging.WARNING):
         first = taken(Batches(photographs, 9, seed=1, workers=4), 5)
     reports = sorted(warnings_in(caplog))
     assert len(reports) == 3
-    for report, words in zip(reports, ("2.png: damaged", "clear.png: has transp", "g: CMYK")):
+    for report, words in zip(reports, ("2.png: damaged", "4.png: damaged", ": has transparent")):
         assert f"{folder}" in report and words in report
     np.testing.assert_array_equal(taken(Batches(photographs, 9, seed=1, workers=1), 5), first)
 
@@ -253,6 +257,65 @@ def test_it_is_an_error_if_no_photograph_can_be_decoded(folder):
     with Batches(Photographs([folder], 16, MEMORY), 2, seed=1) as batches:
         with pytest.raises(ImageError, match="none of 7 photographs .*png: damaged.*; "):
             next(batches)
+
+
+def save_deep(path):
+    """A gray photograph of 16 bits a sample."""
+    samples = np.random.default_rng(0).integers(0, 65536, (40, 40), np.uint16)
+    Image.fromarray(samples).save(path)
+
+
+def test_photographs_of_unusual_kinds_are_counted_at_the_start_and_not_in_training(folder, caplog):
+    save_deep(folder / "deep.png")
+    save(folder / "gray.png", noise(40, 40)[..., 0])
+    save(folder / "opaque.png", np.full((40, 40, 4), 255, np.uint8))
+    Image.new("CMYK", (40, 40)).save(folder / "print.jpg")
+    photographs = Photographs([folder], 16, memory=0)
+    assert photographs.notes == [
+        "of 11 photographs: 1 with 16 bits a sample, rounded to 8; 2 gray; 1 CMYK, passed over; "
+        "1 with transparency, passed over where a pixel is transparent"
+    ]
+    assert len(photographs) == len(photographs.names(16)) == 10
+    with caplog.at_level(logging.WARNING), FewerWarnings():
+        taken(Batches(photographs, 10, seed=1), 3)
+    assert caplog.records == []
+
+
+def test_a_set_of_nothing_but_cmyk_is_refused_with_the_reason(tmp_path):
+    Image.new("CMYK", (40, 40)).save(tmp_path / "print.jpg")
+    assert_refused(tmp_path, "of 1 photograph: 1 CMYK, passed over")
+
+
+def test_names_are_those_of_photographs_that_fit_the_crop(folder):
+    photographs = Photographs([folder], 20, MEMORY)
+    assert photographs.names(20) == ["2.png", "3.png", "4.png", "5.png", "6.png"]
+    assert len(photographs.names(16)) == 7
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_side_folders_and_our_own_pictures_are_no_photographs(folder, tmp_path, packed):
+    for name in ("@eaDir/0.png", "__MACOSX/._0.png", "more/.thumbnails/0.png"):
+        save(folder / name, noise(40, 40))
+    write_png(folder / "decoded.png", noise(40, 40))
+    source = folder
+    if packed:
+        source = tmp_path / "a.tar"
+        pack(source, folder)
+    photographs = Photographs([source], 16, MEMORY)
+    assert photographs.names(16) == [f"{i}.png" for i in range(7)]
+    (note,) = photographs.notes
+    assert "passed over" in note and f"{source}/decoded.png" in note and "this program" in note
+
+
+def test_what_cannot_be_reached_in_a_folder_is_said_and_the_rest_taken(folder):
+    for name in ("a.png", "b.png"):
+        (folder / name).symlink_to("nowhere.png")
+    (folder / "c.heic").write_bytes(b"")
+    photographs = Photographs([folder], 16, MEMORY)
+    assert len(photographs) == 7
+    unread, links = photographs.notes
+    assert "1 .heic" in unread
+    assert links.startswith(f"2 folders and links that cannot be followed, first {folder}/a.png: ")
 
 
 # Photographs: where they come from.

@@ -21,8 +21,14 @@ from gmm_attention.training.run_folder import RunFolder
 class Photographs:
     crop = 64
 
+    def __init__(self, names=("a.png", "b.png", "c.png")):
+        self._names = names
+
     def __len__(self):
-        return 3
+        return len(self._names)
+
+    def names(self, crop):
+        return list(self._names)
 
     def image(self, index):
         return np.full([64, 64, 3], 50 * index, np.uint8)
@@ -262,6 +268,38 @@ def test_what_differs_from_the_states_recipe_is_named(tmp_path):
     differences = second.resume(*first.folder.load_state(), "state")
     assert sorted(differences) == ["lambda was 0.01, now 0.02", "steps was 20, now 30"]
     assert second.run() == "finished" and len(second.trainer.calls) == 10
+
+
+def test_other_photographs_than_at_the_last_start_are_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(RunFolder, "lock", lambda _: None)  # which a process holds to its end
+
+    def start(steps, names, chief=True):
+        trainer = Trainer()
+        trainer.chief = chief
+        loop = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "steps": steps}), trainer)
+        loop.photographs = Photographs(names)
+        assert running.run(loop, str) == 0
+        return capsys.readouterr().out
+
+    changed = "the photographs have changed since the run was stopped: "
+    assert changed not in start(20, ["a.png", "b.png", "c.png"])
+    assert changed not in start(24, ["a.png", "b.png", "c.png"])
+    out = start(28, ["a.png", "b.png", "c.png", "n\new.png"])
+    assert f"  {changed}3 then, 4 now (1 added: n\\new.png); the order of the crops" in out
+    assert changed not in start(32, ["a.png", "b.png", "c.png", "n\new.png"])
+    assert start(36, ["a.png"], chief=False) == ""  # the chief says it
+    assert f"{changed}4 then, 1 now (3 removed, first b.png)" in start(40, ["a.png"])
+
+
+def test_a_state_of_an_older_version_tells_nothing_of_its_photographs(tmp_path, capsys):
+    make_loop(tmp_path).run()
+    arrays, settings = RunFolder(tmp_path).load_state()
+    del settings["progress"]["photographs"]
+    RunFolder(tmp_path).save_state(arrays, settings)
+    longer = make_loop(tmp_path, Recipe(**{**vars(RECIPE), "steps": 24}))
+    assert running.run(longer, str) == 0
+    assert "photographs" not in capsys.readouterr().out
+    assert RunFolder(tmp_path).load_state()[1]["progress"]["photographs"]["count"] == 3
 
 
 def test_the_loop_needs_no_tensorflow():

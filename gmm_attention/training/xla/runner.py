@@ -89,6 +89,7 @@ def _train(args: argparse.Namespace, base: Recipe, directory: str) -> int:
     photographs = running.photographs(args, settings.crop)
     validation = running.validation(args)
     folder = RunFolder(args.output or os.path.join(directory, "run"))
+    folder.refuse_foreign(args.overwrite)
     program: Program = _jax_step().Program(directory, args.convolutions)
     validation = _middles(program, validation)
     loop = Loop(
