@@ -178,8 +178,8 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 def append_row(path: str | os.PathLike[str], row: Mapping[str, object]) -> None:
     """Appends a row to a CSV file, and first writes the header of a new file.
 
-    A file with other columns is moved aside, to NAME.old, NAME.old-2, ... If the disk has no room for the whole
-    row, no part of it stays in the file.
+    A file with other columns is moved aside, to NAME.old or, if that is taken, NAME.old-2, and so
+    on. If the disk has no room for the whole row, no part of it stays in the file.
 
     Args:
       path: str or Path.
