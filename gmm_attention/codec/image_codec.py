@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +28,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
 ) -> ImageCodec:
-    """Loads a codec.
+    """Loads a codec. Threads may share it; for forked processes see `forks`.
 
     Args:
       path: directory of an exported model or of a training checkpoint, prefix of a TF1 checkpoint
@@ -82,20 +81,9 @@ class ImageCodec:
         self.latent_codec = LatentCodec(loaded.entropy_model, self.fingerprint, self.name)
         quantiles = loaded.exported["entropy_bottleneck/quantiles"]
         self._medians = quantiles[:, 0, 1].astype(np.float32)
-
-    # Made when they are first needed: an encoder may never synthesize, a decoder never analyses.
-
-    @functools.cached_property
-    def _analysis(self) -> StripTransform:
-        return StripTransform(self.runtime.analysis(), pixels=16)
-
-    @functools.cached_property
-    def _hyper_analysis(self) -> StripTransform:
-        return StripTransform(self.runtime.hyper_analysis(), pixels=64)
-
-    @functools.cached_property
-    def _synthesis(self) -> StripTransform:
-        return StripTransform(self.runtime.synthesis(), pixels=1)
+        self._analysis = StripTransform(runtime.analysis(), pixels=16)
+        self._hyper_analysis = StripTransform(runtime.hyper_analysis(), pixels=64)
+        self._synthesis = StripTransform(runtime.synthesis(), pixels=1)
 
     def warm_up(self) -> None:
         """Codes and decodes a small image, so that the next one does not wait for preparations."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gmm_attention import cli
 from gmm_attention.checkpoints import files as model_files
 from gmm_attention.checkpoints.locate import Kind, ModelPath, locate
-from gmm_attention.commands import evaluate_options
-from gmm_attention.errors import CodecError, ImageError, naming
+from gmm_attention.commands import coding_options, evaluate_options
+from gmm_attention.errors import CodecError, ImageError, naming, printable
 from gmm_attention.files import make_folder, write_rows
 
 if TYPE_CHECKING:  # these import matplotlib and more, which --help must not wait for
@@ -44,7 +44,9 @@ def _record(
                 f"{m.model}: {total - m.images} images failed, so nothing is recorded; mend or "
                 "remove them, and give the same command again"
             )
-        figures = {"images": m.images, "bpp": round(m.bpp, 6), "psnr": round(m.psnr, 4)}
+        figures = {"images": m.images, "bpp": round(m.bpp, 6)}
+        if m.psnr is not None:
+            figures["psnr"] = round(m.psnr, 4)
         if m.ms_ssim is not None:
             figures["ms_ssim"] = round(m.ms_ssim, 6)
         settings = models[m.model].settings
@@ -57,6 +59,7 @@ class _Plan(NamedTuple):
 
     Attributes:
       found: list of (path, name) of the images.
+      unreached: number of folders and the like that were asked for and cannot be read.
       image_set: name of the image set in the curves.
       models: dict of the name that results give a model to its ModelPath.
       published: list of Curve to compare with.
@@ -64,6 +67,7 @@ class _Plan(NamedTuple):
     """
 
     found: list[tuple[Path, str]]
+    unreached: int
     image_set: str
     models: dict[str, ModelPath]
     published: list[Curve]
@@ -96,7 +100,7 @@ def _measure(args: argparse.Namespace, plan: _Plan, measured: Results) -> dict[s
             if not all(measured.get(task.identity) for task in tasks):
                 started = start_up.start(setup, workers)
                 if not args.quiet:
-                    print(f"{model}: measured by {started.runtime}", flush=True)
+                    print(f"{printable(model)}: measured by {started.runtime}", flush=True)
             own = many_images.rows_of(tasks, measured, workers, args.quiet)
             rows[results.OWN][model] = own
             for name in args.codecs if own else ():
@@ -124,11 +128,10 @@ def _take_bits_apart(args: argparse.Namespace, plan: _Plan) -> tuple[str, int]:
     from gmm_attention.evaluation import many_images, report
 
     by_model: dict[str, list[tuple[str, Bits]]] = {}
-    folder_names = _folder_names(list(plan.models))
+    folders = _map_folders(plan)
     with many_images.start_workers(args.jobs) as workers:
         for model, path in plan.models.items():
-            maps = os.path.join(plan.folder, "bits", folder_names[model])
-            tasks = many_images.bits_tasks(plan.found, model, _setup(args, path), maps)
+            tasks = many_images.bits_tasks(plan.found, model, _setup(args, path), folders[model])
             done = dict(many_images.finish_all(workers, tasks, _finish_bits, args.quiet))
             by_model[model] = [(name, done[name]) for _, name in plan.found if name in done]
     images, channels = report.bits_rows(by_model)
@@ -138,28 +141,28 @@ def _take_bits_apart(args: argparse.Namespace, plan: _Plan) -> tuple[str, int]:
     return report.bits_table(by_model), len(plan.models) * len(plan.found) - len(images)
 
 
-def _folder_names(models: Sequence[str]) -> dict[str, str]:
-    """Names a folder after the last part of each model's path, with a number if it is in use.
+def _map_folders(plan: _Plan) -> dict[str, str]:
+    """Names the folder of each model's maps after the last part of the model's path.
 
     Returns:
-      dict of path to name.
+      dict of path to folder; a number tells those apart whose last part is the same.
     """
-    names: dict[str, str] = {}
-    for model in models:
-        name = base = os.path.basename(model)
+    folders: dict[str, str] = {}
+    for model in plan.models:
+        folder = base = os.path.join(plan.folder, "bits", os.path.basename(model))
         number = 1
-        while name in names.values():
+        while folder in folders.values():
             number += 1
-            name = f"{base}-{number}"
-        names[model] = name
-    return names
+            folder = f"{base}-{number}"
+        folders[model] = folder
+    return folders
 
 
 def _finish_bits(task: Task, result: Bits) -> tuple[str, tuple[str, Bits]]:
     """Returns the text to print about an image, and (its name, its Bits)."""
     model, image = task.identity["model"], task.identity["image"]
     bpp = (result.file_y + result.file_z + result.header) / (result.height * result.width)
-    return f"{model}: {image}: {bpp:.4f} bpp taken apart", (image, result)
+    return printable(f"{model}: {image}: {bpp:.4f} bpp taken apart"), (image, result)
 
 
 def _draw_crops(args: argparse.Namespace, plan: _Plan) -> None:
@@ -189,7 +192,9 @@ def _draw_crops(args: argparse.Namespace, plan: _Plan) -> None:
 
 def _caption(title: str, figures: dict[str, Any]) -> str:
     ms_ssim = figures["ms_ssim"]
-    quality = f"PSNR {figures['psnr']:.2f} dB" + (f", MS-SSIM {ms_ssim:.4f}" if ms_ssim else "")
+    quality = f"PSNR {figures['psnr']:.2f} dB"
+    if ms_ssim is not None:
+        quality += f", MS-SSIM {ms_ssim:.4f}"
     return f"{title}\n{figures['bpp']:.3f} bpp\n{quality}"
 
 
@@ -237,11 +242,13 @@ def _write_curves(
 
 def _plan(args: argparse.Namespace) -> _Plan:
     """Finds everything, and reports errors before the seconds that TensorFlow takes to start."""
-    from gmm_attention.evaluation import codecs, comparison, grouping
+    from gmm_attention.evaluation import codecs, comparison, grouping, image_sets, outputs
     from gmm_attention.image_folders import find_images
     from gmm_attention.start_up import shown_name
 
-    found = find_images(args.images).images
+    listing = find_images(args.images)
+    found = listing.images
+    coding_options.tell(listing.notes, listing.failures)
     models = {shown_name(model.path): model for model in map(locate, args.models)}
     losses = grouping.by_loss({name: model.settings for name, model in models.items()})
     for model in models.values() if args.record else ():
@@ -257,15 +264,47 @@ def _plan(args: argparse.Namespace) -> _Plan:
     names = [_own_name(args, loss) for loss in losses]
     names += [_format_name(codecs.FORMATS[name].title) for name in args.codecs]
     comparison.check_names(published, image_set, names, args.anchor, args.draw)
-    if args.record and len(found) != comparison.SIZES.get(image_set, len(found)):
+    if args.record and listing.failures:
+        raise CodecError(
+            f"{args.images}: not all of it can be read, so nothing can be recorded; mend that, or "
+            "leave --record away"
+        )
+    if args.record and not image_sets.fits(image_set, len(found)):
         raise CodecError(
             f"{args.images}: {len(found)} images are not {image_set}, which has "
-            f"{comparison.SIZES[image_set]}: nothing can be recorded for it; give all of them, or "
+            f"{image_sets.listed(image_set)}: nothing can be recorded for it; give all of them, or "
             "another --set"
         )
     folder = args.output or evaluate_options.OUTPUT
+    plan = _Plan(found, len(listing.failures), image_set, models, published, folder)
+    outputs.refuse_foreign_files(_outputs(args, plan, names), args.overwrite)
     make_folder(folder)
-    return _Plan(found, image_set, models, published, folder)
+    return plan
+
+
+def _outputs(args: argparse.Namespace, plan: _Plan, names: Sequence[str]) -> list[str]:
+    """The paths of all files that this evaluation may write.
+
+    Args:
+      args: the arguments.
+      plan: _Plan.
+      names: of the curves.
+    """
+    from gmm_attention.evaluation import comparison, curves, many_images
+
+    files = ["images.csv", "means.csv"]
+    for name in names:
+        measured = (curves.Curve(plan.image_set, name, m, (), ()) for m in curves.METRICS)
+        files += map(curves.file_name, measured)
+    if args.crop:
+        files.append("crops.png")
+    if args.bits:
+        files += ["bits.csv", "channels.csv"]
+    paths = [os.path.join(plan.folder, name) for name in files]
+    if args.bits:
+        for folder in _map_folders(plan).values():
+            paths += [many_images.map_path(folder, image) for _, image in plan.found]
+    return paths + comparison.plot_paths(plan.folder, plan.image_set)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -307,18 +346,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.crop:
         _draw_crops(args, plan)
     say(f"results in {folder}" + (f"; {failed} measurements failed" if failed else ""))
-    return 1 if failed else 0
+    return 1 if failed or plan.unreached else 0
 
 
 def _run(args: argparse.Namespace) -> int:
     if args.images:
         return _evaluate(args)
-    from gmm_attention.evaluation import comparison
+    from gmm_attention.evaluation import comparison, outputs
 
-    if args.output:
-        make_folder(args.output)
     published = comparison.read_curves(args.curves)
     comparison.check_names(published, args.set, [], args.anchor, args.draw)
+    if args.output:
+        sets = comparison.shown_sets(published, args.set, args.anchor)
+        paths = [path for name in sets for path in comparison.plot_paths(args.output, name)]
+        outputs.refuse_foreign_files(paths, args.overwrite)
+        make_folder(args.output)
     text = comparison.show_curves(published, args.set, args.anchor, args.draw, args.output)
     if not args.quiet:
         print(text)

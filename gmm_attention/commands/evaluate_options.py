@@ -131,6 +131,11 @@ def _add_run(add: _Add) -> None:
         "written unless this is given)",
     )
     add(
+        "--overwrite",
+        action="store_true",
+        help="replace files in --output that no evaluation has written",
+    )
+    add(
         "--jobs",
         type=number(int, 1),
         default=1,

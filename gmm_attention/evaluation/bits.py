@@ -55,6 +55,7 @@ def bits_of(codec: ImageCodec, image: np.ndarray) -> Bits:
     arrays = codec.inspect(image)
     y, z = arrays["element_bits_y"], arrays["element_bits_z"]
     blocks = y.sum(axis=-1) + np.kron(z.sum(axis=-1), np.full([4, 4], 1 / 16))
+    total = blocks.sum()
     rows, columns = (-(-side // 16) for side in image.shape[:2])
     return Bits(
         height=image.shape[0],
@@ -66,5 +67,5 @@ def bits_of(codec: ImageCodec, image: np.ndarray) -> Bits:
         z_channels=z.sum(axis=(0, 1)),
         live=np.unpackbits(np.frombuffer(coded.flags, np.uint8)).astype(bool),
         block_bpp=blocks[:rows, :columns] / 256,
-        padding=float(1 - blocks[:rows, :columns].sum() / blocks.sum()),
+        padding=float(1 - blocks[:rows, :columns].sum() / total) if total else 0.0,
     )

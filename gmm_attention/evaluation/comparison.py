@@ -6,15 +6,13 @@ import os
 from collections.abc import Sequence
 
 from gmm_attention.errors import CurveError
-from gmm_attention.evaluation import curves, plots, report
+from gmm_attention.evaluation import curves, image_sets, plots, report
 from gmm_attention.evaluation.curves import Curve
 from gmm_attention.evaluation.results import Means
 
 RDDATA = "RDdata"
 ANCHOR = "Proposed_optimized_by_MSE"
 SECOND_ANCHOR = "VTM"  # for sets on which the paper has no curve
-
-SIZES = {"Kodak": 24}  # number of images in a set, over which published figures are means
 
 
 def read_curves(paths: Sequence[str] | None) -> list[Curve]:
@@ -78,6 +76,24 @@ def image_set(images: str, published: Sequence[Curve]) -> str:
     return known.get(name.casefold(), name.replace("_", "-") or "images")
 
 
+def plot_paths(folder: str, name: str) -> list[str]:
+    """The files that hold the plots of an image set."""
+    return [
+        f"{_plot_stem(folder, name, metric)}{suffix}"
+        for metric in curves.METRICS
+        for suffix in plots.SUFFIXES
+    ]
+
+
+def shown_sets(published: Sequence[Curve], wanted_set: str | None, anchor: str | None) -> list[str]:
+    """The names of the image sets that `show_curves` shows, see there."""
+    sets = sorted({curve.image_set for curve in published}, key=str.casefold)
+    if wanted_set and wanted_set not in sets:
+        raise CurveError(f"--set {wanted_set}: no curve of this set; there are {', '.join(sets)}")
+    compared = {curve.image_set for curve in published if not anchor or curve.name == anchor}
+    return [name for name in sets if wanted_set in (None, name) and name in compared]
+
+
 def show_curves(
     published: Sequence[Curve],
     wanted_set: str | None,
@@ -100,13 +116,8 @@ def show_curves(
     Raises:
       CurveError: no such set or curve, or none that can be compared.
     """
-    sets = sorted({curve.image_set for curve in published}, key=str.casefold)
-    if wanted_set and wanted_set not in sets:
-        raise CurveError(f"--set {wanted_set}: no curve of this set; there are {', '.join(sets)}")
     tables, errors = [], []
-    for name in [wanted_set] if wanted_set else sets:
-        if anchor and not any(c.name == anchor for c in published if c.image_set == name):
-            continue
+    for name in shown_sets(published, wanted_set, anchor):
         for metric in curves.METRICS:
             candidates = _of_kind(published, name, metric)
             if not candidates:
@@ -168,11 +179,7 @@ def compare(
             f"There are no published curves of {name!r} (of {', '.join(sets) or 'nothing'}); --set "
             "says which set these images are."
         )
-    elif all_means[0].images != SIZES.get(name, all_means[0].images):
-        texts.append(
-            f"The published curves of {name} are means over {SIZES[name]} images, these over "
-            f"{all_means[0].images}."
-        )
+    texts.append(image_sets.note(name, all_means[0].images))
     return "\n\n".join(filter(None, texts))
 
 
@@ -205,8 +212,12 @@ def _draw(
     own: list[Curve],
     beside: list[Curve],
 ) -> None:
-    """Draws SET_METRIC.png and .svg; see `plots.rate_distortion`."""
+    """Draws SET_METRIC.png and .svg, see `plots.rate_distortion`, if there is anything to show."""
     by_name = {curve.name: curve for curve in published}
     shown = [by_name[n] for n in drawn or plots.DRAWN[metric] if n in by_name]
     if shown or own:
-        plots.rate_distortion(os.path.join(folder, f"{name}_{metric}"), shown, own, beside)
+        plots.rate_distortion(_plot_stem(folder, name, metric), shown, own, beside)
+
+
+def _plot_stem(folder: str, name: str, metric: str) -> str:
+    return os.path.join(folder, f"{name}_{metric}")

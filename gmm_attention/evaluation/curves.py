@@ -19,6 +19,10 @@ from gmm_attention.files import write_atomically
 METRICS = ("PSNR", "MSSSIM")
 
 _FILE_NAME = re.compile(r"data_([^_]+)_(.+)_(PSNR|MSSSIM)\.dat")
+# What `write_curve` writes.
+_RATE_DIGITS = 9
+_WRITTEN = re.compile(rb"(\d+\.\d{9}\t-?\d+\.\d{6}\r?\n)+")
+
 _FORM = "data_SET_NAME_PSNR.dat or data_SET_NAME_MSSSIM.dat"
 
 # The method that the package recommends; https://arxiv.org/abs/2401.04039 compares several.
@@ -150,9 +154,25 @@ def write_curve(folder: str | os.PathLike[str], curve: Curve) -> str:
       CodecError: the file cannot be written.
     """
     path = os.path.join(folder, file_name(curve))
-    lines = (f"{bpp:.9f}\t{quality:.6f}\n" for bpp, quality in zip(curve.bpp, curve.quality))
+    lines = (
+        f"{bpp:.{_RATE_DIGITS}f}\t{quality:.6f}\n" for bpp, quality in zip(curve.bpp, curve.quality)
+    )
     write_atomically({path: "".join(lines).encode()})
     return path
+
+
+def written_rate(bpp: float) -> float:
+    """The rate that `write_curve` writes."""
+    return round(bpp, _RATE_DIGITS)
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether a file is a curve that `write_curve` wrote; published ones have other digits.
+
+    Args:
+      head: the first 4096 bytes of the file, which are more than such a curve has.
+    """
+    return bool(_WRITTEN.fullmatch(head))
 
 
 def compare(curve: Curve, anchor: Curve) -> Difference:

@@ -14,7 +14,7 @@ from PIL import __version__ as pillow_version
 
 from gmm_attention import cli
 from gmm_attention.checkpoints.locate import ModelPath
-from gmm_attention.errors import naming, within_memory
+from gmm_attention.errors import naming, printable, within_memory
 from gmm_attention.evaluation import codecs, one_image, results
 from gmm_attention.evaluation.results import Results, Row
 from gmm_attention.files import make_folder
@@ -213,10 +213,15 @@ def bits_tasks(
             str(path),
             {"model": model, "image": name},
             _take_bits_apart,
-            (setup, str(path), os.path.join(folder, f"{name}.png"), f"{name}, {model}"),
+            (setup, str(path), map_path(folder, name), f"{name}, {model}"),
         )
         for path, name in found
     ]
+
+
+def map_path(folder: str, name: str) -> str:
+    """The file of an image's map of bits."""
+    return os.path.join(folder, f"{name}.png")
 
 
 def rows_of(tasks: Sequence[Task], measured: Results, workers: Workers, quiet: bool) -> list[Row]:
@@ -269,4 +274,4 @@ def _text(row: Row) -> str:
         parts.append(f"MS-SSIM {row['ms_ssim']:.4f}")
     if row["encode_seconds"] is not None:
         parts.append(f"{row['encode_seconds']:.3f} + {row['decode_seconds']:.3f} s")
-    return ", ".join(parts)
+    return printable(", ".join(parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gmm_attention.errors import ImageError, printable
 from gmm_attention.evaluation.bits import Bits
 from gmm_attention.evaluation.curves import Curve
 from gmm_attention.files import write_atomically
+from gmm_attention.images import is_ours as is_our_png
+from gmm_attention.images.writing import SOFTWARE
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart. Each curve also has its own
 # combination of marker and line, for prints without colours.
@@ -77,6 +81,34 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+SUFFIXES = (".png", ".svg")  # of the plots of curves
+
+# Most pixels along a side that matplotlib draws.
+_LONGEST_SIDE = 2**16 - 1
+
+# How the plots of curves began before they were marked: 2220x1260 pixels, RGBA, 300 dpi, and unlike
+# what matplotlib writes by itself no text.
+_EARLIER_PNG = (
+    rb"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x08\xac\x00\x00\x04\xec\x08\x06\x00\x00\x00.{4}"
+    rb"\x00\x00\x00\x09pHYs\x00\x00\x2e\x23\x00\x00\x2e\x23\x01.{8}IDAT"
+)
+_EARLIER_SVG = (
+    rb'<\?xml.*?<svg [^>]*width="532\.8pt" height="302\.4pt"[^>]*>\s*<metadata>\s*<rdf:RDF[^>]*>\s*'
+    rb"<cc:Work>\s*<dc:type [^>]*/>\s*<dc:format>image/svg\+xml</dc:format>\s*</cc:Work>"
+)
+_EARLIER = re.compile(_EARLIER_PNG + b"|" + _EARLIER_SVG, re.DOTALL)
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether a file is a plot, a map or crops that a program of this project drew.
+
+    Args:
+      head: the first 4096 bytes of the file.
+    """
+    marked_svg = b"<svg" in head and f"<dc:title>{SOFTWARE}</dc:title>".encode() in head
+    return is_our_png(head) or marked_svg or bool(_EARLIER.match(head))
+
+
 def rate_distortion(
     path: str, published: Sequence[Curve], own: Sequence[Curve], beside: Sequence[Curve]
 ) -> None:
@@ -128,7 +160,7 @@ def rate_distortion(
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
         axes.set_xlabel("bits per pixel")
         axes.set_ylabel(_AXIS[styled[0][0].metric])
-        axes.set_title(styled[0][0].image_set, fontsize=10)
+        axes.set_title(_plain(styled[0][0].image_set), fontsize=10)
         axes.grid(color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7.5, handlelength=3)
@@ -145,15 +177,21 @@ def side_by_side(path: str, crops: Sequence[tuple[str, np.ndarray]], columns: in
       columns: number of crops in a row.
 
     Raises:
+      ImageError: the crops are too large to be drawn.
       CodecError: the file cannot be written.
     """
     height, width = crops[0][1].shape[:2]
-    scale = max(1, round(280 / width))
+    scale = max(1, round(280 / max(height, width)))
     height, width = scale * height, scale * width
     gap, caption_height = 8, 52
     columns = min(columns, len(crops))
     rows = -(-len(crops) // columns)
     total = np.array([columns * (width + gap) + gap, rows * (height + caption_height) + gap])
+    if max(total) > _LONGEST_SIDE:
+        raise ImageError(
+            f"{path}: crops of {width}x{height} pixels side by side are too large to draw; give "
+            "smaller ones"
+        )
     dpi = 100
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
@@ -170,7 +208,7 @@ def side_by_side(path: str, crops: Sequence[tuple[str, np.ndarray]], columns: in
             figure.text(
                 (left + width / 2) / total[0],
                 1 - (top + height + 4) / total[1],
-                caption,
+                _plain(caption),
                 ha="center",
                 va="top",
                 fontsize=8.5,
@@ -197,7 +235,7 @@ def bits_map(path: str, image: np.ndarray, bits: Bits, title: str) -> None:
         grid = figure.add_gridspec(2, 2, height_ratios=(3, 2))
         if bits.padding > 0.005:
             title += f" ({bits.padding:.0%} of the bits lie in the padding, which is not shown)"
-        figure.suptitle(title.encode(errors="backslashreplace").decode(), fontsize=10)
+        figure.suptitle(_plain(printable(title)), fontsize=10)
         picture, blocks = (figure.add_subplot(grid[0, i]) for i in range(2))
         picture.imshow(image)
         extent = (0, 16 * bits.block_bpp.shape[1], 16 * bits.block_bpp.shape[0], 0)
@@ -220,14 +258,19 @@ def bits_map(path: str, image: np.ndarray, bits: Bits, title: str) -> None:
 def _label(curve: Curve) -> str:
     """The curve's name in a legend."""
     name, _, loss = curve.name.partition("_optimized_by_")
-    return name + {"": "", "MSE": ", MSE", "MSSSIM": ", MS-SSIM"}.get(loss, f", {loss}")
+    return _plain(name + {"": "", "MSE": ", MSE", "MSSSIM": ", MS-SSIM"}.get(loss, f", {loss}"))
+
+
+def _plain(text: str) -> str:
+    """Has matplotlib show a text as it is: a pair of dollars would begin and end mathematics."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def _save(figure: Figure, path: str, **options: Any) -> None:
     file = io.BytesIO()
     suffix = path.rpartition(".")[2]
     # Without today's date and matplotlib's version, so that the same data give the same file.
-    metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+    metadata = {"Date": None, "Creator": SOFTWARE} if suffix == "svg" else {"Software": SOFTWARE}
     FigureCanvasAgg(figure)
     figure.savefig(file, format=suffix, metadata=metadata, **options)
     write_atomically({path: file.getvalue()})

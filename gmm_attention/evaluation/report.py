@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gmm_attention.errors import CurveError
+from gmm_attention.errors import CurveError, printable
 from gmm_attention.evaluation import curves
 from gmm_attention.evaluation.bits import Bits
 from gmm_attention.evaluation.curves import Curve
-from gmm_attention.evaluation.results import OWN, Means, RowsByModel
+from gmm_attention.evaluation.results import OWN, Means, Row, RowsByModel
 from gmm_attention.metrics import MS_SSIM_SMALLEST_SIDE
 
 _QUALITY = {"PSNR": "PSNR", "MSSSIM": "MS-SSIM in dB"}
 _NONE = "-"
 # A note names images where a codec is further than this share off the rate that it should have.
 MISSED_RATE = 0.05
+# A note names no more images than this.
+_MOST_NAMES = 5
 
 
 def means_table(all_means: Sequence[Means]) -> str:
@@ -26,7 +29,7 @@ def means_table(all_means: Sequence[Means]) -> str:
     header += ["encode s", "decode s"]
     rows = [
         [
-            m.title,
+            printable(m.title),
             str(m.images),
             *(_number(v, 4) for v in (m.bpp, m.side_bpp)),
             _number(m.psnr, 2),
@@ -66,8 +69,13 @@ def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
             if title == OWN:
                 small = sum(row["ms_ssim"] is None for row in measured)
                 targets.update({(model, row["image"]): row["bpp"] for row in measured})
+                notes += _infinite_notes(model, measured)
                 continue
-            off = [row["bpp"] / targets[model, row["image"]] - 1 for row in measured]
+            about = f"{title} at the rate of {model}"
+            notes += _infinite_notes(about, measured)
+            # An estimated rate may be zero, of which no share can be taken.
+            pairs = [(row["bpp"], targets[model, row["image"]]) for row in measured]
+            off = [bpp / target - 1 if target else math.inf for bpp, target in pairs]
             missed = [share for share in off if abs(share) > MISSED_RATE]
             if missed:
                 notes.append(
@@ -79,7 +87,47 @@ def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
             f"Images with a side under {MS_SSIM_SMALLEST_SIDE} pixels are too small for MS-SSIM's "
             f"five scales ({small} of these); its means are of the others."
         )
-    return "\n".join(notes)
+    return "\n".join(map(printable, notes))
+
+
+def _infinite_notes(about: str, measured: Sequence[Row]) -> list[str]:
+    """Names the images without distortion, which means in dB leave out.
+
+    Args:
+      about: the model or codec.
+      measured: its rows.
+    """
+    notes = []
+    exact = [row["image"] for row in measured if row["psnr"] == math.inf]
+    if exact:
+        one = len(exact) == 1
+        notes.append(
+            f"{about}: {_listed(exact)} {'is' if one else 'are'} reproduced exactly, "
+            f"{'its' if one else 'their'} PSNR is infinite; "
+            + _the_others("PSNR", len(measured) - len(exact))
+        )
+    large = [row for row in measured if row["ms_ssim_db"] is not None]
+    similar = [row["image"] for row in large if row["ms_ssim_db"] == math.inf]
+    if similar:
+        notes.append(
+            f"{about}: the MS-SSIM of {_listed(similar)} is 1, which is infinite in dB; "
+            + _the_others("of dB", len(large) - len(similar))
+        )
+    return notes
+
+
+def _the_others(mean: str, count: int) -> str:
+    if not count:
+        return f"there is no mean {mean}, and no curve of it."
+    return f"the mean {mean} is of the other{f' {count}' if count > 1 else ''}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names of images in words: "a, b and c", or the first ones and the number of the rest."""
+    shown = [*names[:_MOST_NAMES]]
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown)} more")
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
 def distance_table(all_means: Sequence[Means], metric: str, others: Sequence[Curve]) -> str:
@@ -91,7 +139,7 @@ def distance_table(all_means: Sequence[Means], metric: str, others: Sequence[Cur
       others: list of Curve of that metric.
     """
     header = [f"{_QUALITY[metric]} and rate, beside"]
-    header += [f"{m.title}: {m.bpp:.4f} bpp" for m in all_means]
+    header += [f"{printable(m.title)}: {m.bpp:.4f} bpp" for m in all_means]
     rows = []
     for curve in others:
         row = [curve.name]
@@ -209,11 +257,14 @@ def bits_table(by_model: Mapping[str, Sequence[tuple[str, Bits]]]) -> str:
         of_y, of_z = (sum(getattr(b, k).sum() for b in bits) for k in ("y_channels", "z_channels"))
         rows.append(
             [
-                model,
+                printable(model),
                 str(len(bits)),
                 *(f"{part / (y + z + headers):.1%}" for part in (y, z, headers)),
                 f"{min(live)} to {max(live)} of {len(bits[0].live)}",
-                *(f"{file / ideal - 1:+.2%}" for file, ideal in ((y, of_y), (z, of_z))),
+                *(
+                    f"{f / ideal - 1:+.2%}" if ideal else _NONE
+                    for f, ideal in ((y, of_y), (z, of_z))
+                ),
             ]
         )
     return _table(header, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gmm_attention import metrics
+from gmm_attention.evaluation import curves
 from gmm_attention.evaluation.curves import METRICS, Curve
 from gmm_attention.files import append_row, read_rows, write_rows
+
+_logger = logging.getLogger(__name__)
 
 OWN = "gmm-attention"  # in the column "codec"
 FILES, ESTIMATE = "files", "estimate"  # in the column "rate"
@@ -41,19 +45,22 @@ RowsByModel = dict[str, list[Row]]
 class Means(NamedTuple):
     """Means over images, as the paper takes them: of each image's bpp, PSNR and MS-SSIM.
 
+    An image that is reproduced exactly has a PSNR, and an MS-SSIM in dB, that is infinite. It is
+    left out of the means of these.
+
     Attributes:
       codec: OWN, or the title of another codec.
       model: path of the model or, for another codec, of the model whose rate it was to reach.
       rate: FILES, or ESTIMATE for the cross-entropy.
       images: number of images.
       bpp, side_bpp: in bits per pixel of the unpadded images.
-      psnr: dB.
-      ms_ssim: 0..1, over the images that are large enough.
+      psnr: dB, of `psnr_images` images.
+      ms_ssim: 0..1, of `ms_ssim_images` images, those that are large enough.
       ms_ssim_db: mean MS-SSIM in dB, which is what published curves seem to give.
       ms_ssim_mean_db: mean of each image's MS-SSIM in dB, larger by 0.1 to 0.2.
       encode_seconds, decode_seconds: for one image.
 
-    A value that no image has is None.
+    A value that no image has, or none that is finite, is None.
     """
 
     codec: str
@@ -62,12 +69,14 @@ class Means(NamedTuple):
     images: int
     bpp: float
     side_bpp: float | None
-    psnr: float
+    psnr: float | None
     ms_ssim: float | None
     ms_ssim_db: float | None
     ms_ssim_mean_db: float | None
     encode_seconds: float | None
     decode_seconds: float | None
+    psnr_images: int
+    ms_ssim_images: int
 
     @property
     def title(self) -> str:
@@ -102,7 +111,13 @@ class Results:
         self.path = path
         columns, rows = read_rows(path)
         self._rows: dict[tuple[str, ...], Row] = {}
-        if set(columns) == set(COLUMNS):
+        if columns and set(columns) != set(COLUMNS):
+            _logger.warning(
+                "%s: has other columns than this version's; it is moved aside, and its images are "
+                "measured again",
+                path,
+            )
+        elif columns:
             # Rows that are incomplete or damaged are dropped and measured again.
             whole = []
             for row in rows:
@@ -144,12 +159,16 @@ class Results:
 def means(rows: Sequence[Row]) -> Means:
     """Averages rows, at least one, of one codec, model and rate."""
 
+    def finite(name: str) -> list[float]:
+        return [row[name] for row in rows if row[name] is not None and math.isfinite(row[name])]
+
     def mean(name: str) -> float | None:
-        values = [row[name] for row in rows if row[name] is not None]
+        values = finite(name)
         return float(np.mean(values)) if values else None
 
-    bpp, psnr, ms_ssim = mean("bpp"), mean("psnr"), mean("ms_ssim")
-    assert bpp is not None and psnr is not None  # every row has them
+    bpp, ms_ssim = mean("bpp"), mean("ms_ssim")
+    assert bpp is not None  # every row has one that is finite
+    ms_ssim_db = math.inf if ms_ssim is None else metrics.decibels(ms_ssim)
     return Means(
         codec=rows[0]["codec"],
         model=rows[0]["model"],
@@ -157,12 +176,14 @@ def means(rows: Sequence[Row]) -> Means:
         images=len(rows),
         bpp=bpp,
         side_bpp=mean("side_bpp"),
-        psnr=psnr,
+        psnr=mean("psnr"),
         ms_ssim=ms_ssim,
-        ms_ssim_db=None if ms_ssim is None else metrics.decibels(ms_ssim),
+        ms_ssim_db=ms_ssim_db if math.isfinite(ms_ssim_db) else None,
         ms_ssim_mean_db=mean("ms_ssim_db"),
         encode_seconds=mean("encode_seconds"),
         decode_seconds=mean("decode_seconds"),
+        psnr_images=len(finite("psnr")),
+        ms_ssim_images=len(finite("ms_ssim")),
     )
 
 
@@ -181,7 +202,8 @@ def curves_of(all_means: Sequence[Means], image_set: str, name: str) -> list[Cur
 
     Args:
       all_means: list of Means, in any order. The curve holds one of those with the same rate: a
-        format has the same smallest file for all models with a lower rate.
+        format has the same smallest file for all models with a lower rate. It holds none without a
+        rate, such as the estimate of black images.
       image_set, name: of the curves.
 
     Returns:
@@ -194,13 +216,13 @@ def curves_of(all_means: Sequence[Means], image_set: str, name: str) -> list[Cur
             quality is not None and math.isfinite(quality) for _, quality in points
         ):
             continue
-        points.sort()
-        rising = [points[0]]
-        for bpp, quality in points[1:]:
-            if bpp > rising[-1][0]:
+        rising: list[tuple[float, float]] = []
+        for bpp, quality in sorted(points):
+            if curves.written_rate(bpp) > (curves.written_rate(rising[-1][0]) if rising else 0):
                 rising.append((bpp, quality))
-        rates, qualities = zip(*rising)
-        result.append(Curve(image_set, name, metric, rates, qualities))
+        if rising:
+            rates, qualities = zip(*rising)
+            result.append(Curve(image_set, name, metric, rates, qualities))
     return result
 
 
@@ -216,8 +238,16 @@ def _text(value: object) -> str:
 
 def _parse(row: Mapping[str, str]) -> Row | None:
     """Returns a row of text with its numbers as floats, or None if it is incomplete or damaged."""
+    if not (row["bpp"] and row["psnr"]):
+        return None
     try:
         numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
     except ValueError:
         return None
-    return {**row, **numbers} if row["bpp"] and row["psnr"] else None
+    for name, value in numbers.items():
+        # Only qualities may be infinite, those of an image that is reproduced exactly.
+        if value is not None and not (
+            math.isfinite(value) or (value == math.inf and name in ("psnr", "ms_ssim_db"))
+        ):
+            return None
+    return {**row, **numbers}

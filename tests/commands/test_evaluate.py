@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import imageio.v3 as iio
+import numpy as np
 import pytest
 from conftest import ROOT, files, load_once, needs_tensorflow, wait_until
 
-from gmm_attention import start_up
+from gmm_attention import metrics, start_up
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import locate
 from gmm_attention.codec import image_codec
@@ -521,6 +522,210 @@ def test_the_committed_results_are_those_of_the_models_that_are_here():
             assert measured[name] == pytest.approx(float(row[name]), rel=1e-5)
         figures = f"{measured['bpp']:.3f} | {measured['psnr']:.2f} | {measured['ms_ssim']:.4f}"
         assert figures in readme
+
+
+# Pictures without distortion, and other extremes.
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Has the model reproduce images of one colour exactly."""
+    measure = one_image.measure
+
+    def measured(codec, image):
+        figures, picture = measure(codec, image)
+        if image.min() == image.max():
+            picture = image
+            figures.update(psnr=metrics.psnr(image, image), ms_ssim=metrics.ms_ssim(image, image))
+        return figures, picture
+
+    monkeypatch.setattr(one_image, "measure", measured)
+
+
+def test_an_image_of_one_colour_leaves_means_and_curves_usable(run, photographs, wider, exact):
+    iio.imwrite(photographs / "flat.png", np.full([170, 180, 3], 128, np.uint8))
+    options = ["--images", "kodak", "--models", wider, "--codecs", "jpeg", "--set", "Four"]
+    status, out, err = run(*options, "--bits", "--record")
+    assert (status, err) == (0, "")
+    name = str(wider)
+    assert (
+        f"\n{name}: flat is reproduced exactly, its PSNR is infinite; the mean PSNR is of the "
+        "other 3.\n"
+    ) in out
+    assert f"{name}: the MS-SSIM of flat is 1, which is infinite in dB; the mean of dB" in out
+    assert f"\nJPEG at the rate of {name}: flat is reproduced exactly" in out
+    measured = {row["image"]: row for row in rows("evaluation/images.csv")[:4]}
+    assert measured["flat"]["psnr"] == measured["flat"]["ms_ssim_db"] == "inf"
+    del measured["flat"]
+    psnr = sum(float(row["psnr"]) for row in measured.values()) / 3
+    for row in rows("evaluation/means.csv"):
+        assert row["images"] == "4" and row["psnr_images"] == "3"
+        assert all(math.isfinite(float(row[n])) for n in ("bpp", "psnr", "ms_ssim", "ms_ssim_db"))
+    assert float(rows("evaluation/means.csv")[0]["psnr"]) == pytest.approx(psnr)
+    curve = read_curve("evaluation/data_Four_gmm-attention_optimized_by_MSE_PSNR.dat")
+    assert curve.quality == pytest.approx((psnr,))
+    recorded = checkpoints.load_settings(wider)["measured"]["Four"]
+    assert recorded["psnr"] == pytest.approx(psnr, abs=1e-4)
+    # The row is believed when the run goes on.
+    assert run(*options)[1].count("4 of 4 images are in evaluation/images.csv already") == 2
+
+
+def test_nothing_but_images_of_one_colour(run, photographs, wider, exact, tmp_path):
+    for path in photographs.rglob("*.png"):
+        iio.imwrite(path, np.full([170, 180, 3], 128, np.uint8))
+    options = ["--images", "kodak", "--models", wider, "--codecs", "jpeg", "--set", "Three"]
+    status, out, err = run(*options, "--bits", "--record")
+    assert (status, err) == (0, "")
+    assert "models/wider: a, b and small/c are reproduced exactly, their PSNR is infinite; " in out
+    assert "there is no mean PSNR, and no curve of it." in out
+    assert not [name for name in files("evaluation") if "PSNR" in name or "MSSSIM" in name]
+    assert all(row["psnr"] == "" for row in rows("evaluation/means.csv"))
+    recorded = checkpoints.load_settings(wider)["measured"]["Three"]
+    assert "psnr" not in recorded and recorded["images"] == 3
+    options = ["--images", "kodak/a.png", "--models", wider, "--crop", 0, 0, 99, 50]
+    assert run(*options)[0] == 0 and "crops.png" in files("evaluation")
+
+
+@pytest.mark.parametrize("estimate", [[], ["--estimate"]])
+def test_images_of_any_shape_and_content(run, tiny_path, tmp_path, estimate):
+    (tmp_path / "odd").mkdir()
+    rng = np.random.default_rng(0)
+    checkerboard = (np.indices([170, 171]).sum(axis=0) % 2 * 255).astype(np.uint8)
+    pictures = {
+        "pixel": np.zeros([1, 1, 3], np.uint8),
+        "row": rng.integers(0, 256, [1, 2000, 3], np.uint8),
+        "column": rng.integers(0, 256, [2000, 1, 3], np.uint8),
+        "black": np.zeros([165, 170, 3], np.uint8),
+        "white": np.full([165, 170, 3], 255, np.uint8),
+        "gray": rng.integers(0, 256, [170, 165], np.uint8),
+        "checkerboard": checkerboard,
+        "a$b_{$c$": rng.integers(0, 256, [20, 30, 3], np.uint8),
+        "two\nlines": rng.integers(0, 256, [20, 30, 3], np.uint8),
+    }
+    for name, picture in pictures.items():
+        iio.imwrite(tmp_path / "odd" / f"{name}.png", picture)
+    options = ["--images", "odd", "--models", tiny_path, "--bits", "--codecs", "jpeg", "webp"]
+    status, out, err = run(*options, *estimate)
+    assert (status, err) == (0, "") and r"two\nlines: " in out
+    assert {row["image"] for row in rows("evaluation/bits.csv")} == set(pictures)
+    assert len(files(f"evaluation/bits/{tiny_path.name}")) == len(pictures)
+
+
+def test_a_crop_of_one_column_is_drawn_and_a_huge_one_refused(run, tmp_path, tiny_path):
+    iio.imwrite(tmp_path / "tall.png", np.zeros([3000, 1, 3], np.uint8))
+    options = ["--images", "tall.png", "--models", tiny_path, "--crop", 0, 0, 1, 3000]
+    assert run(*options)[0] == 0 and "crops.png" in files("evaluation")
+
+
+# What is there already.
+
+
+FOREIGN = b"notes of my own\n"
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("images.csv", []),
+        ("means.csv", []),
+        ("data_Kodak_gmm-attention_optimized_by_MSE_PSNR.dat", []),
+        ("data_Kodak_Pillow-JPEG-XL_MSSSIM.dat", ["--codecs", "jxl"]),
+        ("Kodak_PSNR.png", []),
+        ("Kodak_MSSSIM.svg", []),
+        ("bits.csv", ["--bits"]),
+        ("channels.csv", ["--bits"]),
+        ("bits/tiny/small/c.png", ["--bits"]),
+    ],
+)
+def test_foreign_files_are_kept(run, photographs, tiny_path, name, options, monkeypatch):
+    path = Path("results", name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(FOREIGN)
+    command = ["--images", "kodak", "--models", tiny_path, "--output", "results", *options]
+    with monkeypatch.context() as patch:
+        patch.setattr(many_images, "_measure", None)  # nothing is measured before
+        status, out, err = run(*command)
+    assert (status, out) == (1, "")
+    assert_one_line(err, f"{path}: is there already, and was not written by this program; ")
+    assert path.read_bytes() == FOREIGN
+    assert run(*command, "--overwrite")[0] == 0
+    assert path.read_bytes() != FOREIGN
+    assert run(*command)[0] == 0
+    if name == "images.csv":  # a table is moved, not lost
+        assert Path("results/images.csv.old").read_bytes() == FOREIGN
+
+
+def test_foreign_crops_and_plots_of_curves_are_kept(run, photographs, tiny_path):
+    Path("out").mkdir()
+    for name, arguments in [
+        ("crops.png", ["--images", "kodak/a.png", "--models", tiny_path, "--crop", 0, 0, 9, 9]),
+        ("Kodak_PSNR.svg", ["--curves", "--set", "Kodak"]),
+        ("CLIC2020pro_PSNR.png", ["--curves", "--anchor", "VTM"]),
+    ]:
+        path = Path("out", name)
+        path.write_bytes(FOREIGN)
+        status, out, err = run(*arguments, "--output", "out")
+        assert (status, out) == (1, "")
+        assert_one_line(err, f"{path}: is there already, ")
+        assert path.read_bytes() == FOREIGN
+        assert run(*arguments, "--output", "out", "--overwrite")[0] == 0
+        assert path.read_bytes() != FOREIGN
+        path.unlink()
+
+
+def test_other_files_in_the_folder_do_not_matter(run, photographs, tiny_path):
+    Path("out").mkdir()
+    names = ["notes.txt", "bits.csv", "crops.png", "CLIC_PSNR.png", "data_Kodak_VTM_PSNR.dat"]
+    for name in names:
+        Path("out", name).write_bytes(FOREIGN)
+    for arguments in (["--images", "kodak", "--models", tiny_path], ["--curves", "--set", "Kodak"]):
+        assert run(*arguments, "--output", "out")[0] == 0
+    assert all(Path("out", name).read_bytes() == FOREIGN for name in names)
+
+
+def test_rows_of_another_version_are_moved_aside(run, photographs, tiny_path, caplog):
+    command = ["--images", "kodak", "--models", tiny_path]
+    assert run(*command)[0] == 0
+    path = Path("evaluation/images.csv")
+    older = path.read_text().replace("quality,runtime,", "quality,")
+    path.write_text(older)
+    status, out, _ = run(*command)
+    assert status == 0 and "already" not in out
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: has other columns than this version's; it is moved aside")
+    assert Path("evaluation/images.csv.old").read_text() == older
+    assert len(rows(path)) == 3
+
+
+# Folders that hold more than images.
+
+
+def test_what_is_passed_over_is_told(run, photographs, tiny_path, caplog):
+    (photographs / "film.heic").write_bytes(b"heic")
+    command = ["--images", "kodak", "--models", tiny_path]
+    assert run(*command)[0] == 0
+    (message,) = caplog.messages
+    assert "film.heic" in message
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_what_cannot_be_reached_fails_and_the_rest_is_done(run, photographs, wider, options):
+    (photographs / "gone.png").symlink_to("nowhere.png")
+    command = ["--images", "kodak", "--models", wider, "--set", "Three", *options]
+    status, _, err = run(*command)
+    assert status == 1 and "kodak/gone.png" in err and err.count("\n") == 1
+    assert [row["images"] for row in rows("evaluation/means.csv")] == ["3"]
+    status, _, err = run(*command, "--record")
+    assert status == 1 and "Three" not in checkpoints.load_settings(wider).get("measured", {})
+
+
+def test_a_set_of_another_size_is_told(run, photographs, tiny_path, tmp_path):
+    for name, sizes in [("CLIC", "41 (professional validation)"), ("tecnick", "100")]:
+        (tmp_path / "kodak").rename(tmp_path / name)
+        status, out, err = run("--images", name, "--models", tiny_path)
+        assert (status, err) == (0, "")
+        assert f"figures of {name} are means over {sizes} images, these over 3.\n" in out
+        (tmp_path / name).rename(tmp_path / "kodak")
 
 
 # In processes of their own.

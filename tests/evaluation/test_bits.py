@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gmm_attention.evaluation import bits
+from gmm_attention.evaluation import bits, report
 
 
 def test_all_bits_are_accounted_for(tiny_codec, large):
@@ -34,3 +34,14 @@ def test_the_blocks_of_an_image_without_padding_hold_all_bits(tiny_codec, large)
     apart = bits.bits_of(tiny_codec, large[:128, :192])
     total = apart.y_channels.sum() + apart.z_channels.sum()
     assert 256 * apart.block_bpp.sum() == pytest.approx(total)
+
+
+def test_an_image_whose_latents_cost_nothing(tiny_codec, large, monkeypatch):
+    arrays = tiny_codec.inspect(large)
+    for name in "yz":
+        arrays[f"element_bits_{name}"] = np.zeros_like(arrays[f"element_bits_{name}"])
+    monkeypatch.setattr(tiny_codec, "inspect", lambda _: arrays)
+    apart = bits.bits_of(tiny_codec, large)
+    assert apart.padding == 0
+    line = report.bits_table({"m": [("black", apart)]}).splitlines()[1]
+    assert line.split()[-2:] == ["-", "-"]

@@ -8,9 +8,9 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from gmm_attention.errors import CodecError
+from gmm_attention.errors import CodecError, ImageError
 from gmm_attention.evaluation import bits, plots, results
-from gmm_attention.evaluation.curves import read_curves
+from gmm_attention.evaluation.curves import Curve, read_curves
 
 RDDATA = ROOT / "RDdata"
 
@@ -78,6 +78,28 @@ def test_a_map_of_bits_is_drawn(tmp_path, tiny_codec, large):
     plots.bits_map(str(tmp_path / "map.png"), large, apart, "a cat")
     drawn = iio.imread(tmp_path / "map.png")
     assert drawn.shape[0] > 500 and drawn[..., :3].std() > 20
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (1, 3000), (3000, 1), (16, 16)])
+def test_a_map_of_an_image_of_any_shape_is_drawn(tmp_path, tiny_codec, sides):
+    image = np.zeros([*sides, 3], np.uint8)
+    plots.bits_map(str(tmp_path / "map.png"), image, bits.bits_of(tiny_codec, image), "black")
+    assert iio.imread(tmp_path / "map.png").shape[0] > 500
+
+
+def test_names_with_dollars_are_no_mathematics(tmp_path, tiny_codec, large):
+    name = "$a_{$b$"
+    curve = Curve(name, name, "PSNR", (0.1,), (30.0,))
+    plots.rate_distortion(str(tmp_path / "plot"), [], [curve], [])
+    assert name in (tmp_path / "plot.svg").read_text()  # in a comment beside the letters' outlines
+    plots.side_by_side(str(tmp_path / "crops.png"), [(name, large)])
+    plots.bits_map(str(tmp_path / "map.png"), large, bits.bits_of(tiny_codec, large), name)
+
+
+def test_crops_that_are_too_large_to_draw_are_refused(tmp_path):
+    image = np.broadcast_to(np.uint8(0), [10, 22000, 3])
+    with pytest.raises(ImageError, match="crops of 22000x10 pixels side by side are too large"):
+        plots.side_by_side(str(tmp_path / "crops.png"), [("a", image)] * 3)
 
 
 def test_a_plot_that_cannot_be_written_is_an_error(tmp_path, photograph):

@@ -79,6 +79,28 @@ def test_lossless_pictures_have_infinite_quality(tmp_path):
     assert results.Results(path).get(row("a"))["ms_ssim_db"] == math.inf
 
 
+@pytest.mark.parametrize("column", ["bpp", "psnr", "ms_ssim", "encode_seconds"])
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf"])
+def test_numbers_that_no_measurement_gives_are_not_believed(tmp_path, column, value):
+    path = tmp_path / "images.csv"
+    figures = {"bpp": 0.25, "psnr": 30.5, "ms_ssim": 0.75, "encode_seconds": 1.5}
+    results.Results(path).add(**row("a", **figures))
+    path.write_text(path.read_text().replace(str(figures[column]), value))
+    found = results.Results(path).get(row("a"))
+    if (column, value) == ("psnr", "inf"):
+        assert found["psnr"] == math.inf
+    else:
+        assert found is None
+
+
+def test_rates_that_would_be_written_as_zero_or_equal_make_no_point(tmp_path):
+    points = [a_means(bpp=b, psnr=30 + b) for b in (0.0, 4e-10, 0.1, 0.1 + 4e-10, 0.2)]
+    (curve,) = results.curves_of(points, "S", "n")
+    assert curve.bpp == (0.1, 0.2)
+    assert read_curve(write_curve(tmp_path, curve)).bpp == (0.1, 0.2)
+    assert results.curves_of(points[:2], "S", "n") == []
+
+
 def test_means_are_taken_as_the_paper_takes_them(tmp_path):
     measured = results.Results(tmp_path / "images.csv")
     rows = [
