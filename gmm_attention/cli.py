@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import math
 import os
@@ -69,7 +70,8 @@ class _ProgressBar:
     """Keeps a progress bar on the last line of a terminal and wipes it before other output."""
 
     def __init__(self, total: int, shown: bool):
-        self._total, self._shown = total, shown and sys.stderr.isatty()
+        self._total = total
+        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
         self._begin = time.monotonic()
 
     def draw(self, done: int) -> None:
@@ -183,6 +185,12 @@ def run_main(main: Callable[[], int], quiet: bool) -> int:
     except BrokenPipeError:
         # The reader of our output has gone. Python would print a second error when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"standard output: cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

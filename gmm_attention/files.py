@@ -7,6 +7,7 @@ import csv
 import errno
 import io
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,9 +108,16 @@ def refuse_foreign(
         )
 
 
+# Names of what a process has open, which may also be a file that is read or written as a stream.
+_OPEN_FILES = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|\d+)/fd/\d+")
+
+# Most bytes that are read from a stream: some devices have no end.
+_MOST_FROM_STREAM = 2**30
+
+
 def is_stream(path: str) -> bool:
     """Whether a path is a pipe or a device, or "-", which stands for standard input or output."""
-    if path == "-" or os.path.abspath(path).startswith("/dev/"):
+    if path == "-" or _OPEN_FILES.fullmatch(os.path.abspath(path)):
         return True
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
@@ -124,22 +132,24 @@ def write_stream(path: str, data: bytes) -> None:
 
     Raises:
       CodecError: it cannot be written.
-      BrokenPipeError: nobody reads standard output any more.
+      BrokenPipeError: nobody reads it any more.
     """
     try:
-        if path == "-":
-            # Whatever is printed meanwhile goes elsewhere, see `redirect_stdout`.
-            assert sys.__stdout__ is not None
-            sys.__stdout__.buffer.write(data)
-            sys.__stdout__.buffer.flush()
-        else:
+        if path != "-":
             with open(path, "wb") as file:
                 file.write(data)
+        elif sys.__stdout__ is None:
+            raise OSError(errno.EBADF, "it is closed")
+        else:
+            # Whatever is printed meanwhile goes elsewhere, see `redirect_stdout`.
+            sys.__stdout__.buffer.write(data)
+            sys.__stdout__.buffer.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
+        name = "standard output" if path == "-" else path
         raise CodecError(
-            f"{path}: cannot be written: {error.strerror}; give another output"
+            f"{name}: cannot be written: {error.strerror}; give another output"
         ) from error
 
 
@@ -147,17 +157,25 @@ def read_stream(path: str) -> bytes:
     """Reads a pipe or a device to its end, or standard input for "-".
 
     Raises:
-      CodecError: it cannot be read.
+      CodecError: it cannot be read, or has more than 2^30 bytes.
     """
     try:
-        if path == "-":
-            return sys.stdin.buffer.read()
-        with open(path, "rb") as file:
-            return file.read()
+        if path != "-":
+            with open(path, "rb") as file:
+                data = file.read(_MOST_FROM_STREAM + 1)
+        elif sys.stdin is None:
+            raise OSError(errno.EBADF, "it is closed")
+        else:
+            data = sys.stdin.buffer.read(_MOST_FROM_STREAM + 1)
     except OSError as error:
         raise CodecError(
-            f"{path}: cannot be read: {error.strerror}; give an image, a folder or a pipe"
+            f"{shown(path)}: cannot be read: {error.strerror}; give an image, a folder or a pipe"
         ) from error
+    if len(data) > _MOST_FROM_STREAM:
+        raise CodecError(
+            f"{shown(path)}: has more than 2^30 bytes, or no end; save the image, and give the file"
+        )
+    return data
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

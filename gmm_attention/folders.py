@@ -49,9 +49,10 @@ class Search:
       suffixes: of the files that the caller looks for in folders, in lower case. A pipe or a broken
         link is worth a word if it has one of them.
       exclude: list of patterns of `fnmatch`, such as "*_edited*". A file or folder is passed over
-        if one matches its path relative to the folder that was given ("raw/*"), or its name; what
-        is in such a folder is passed over with it. Upper and lower case differ, and "*" stands for
-        "/" too. What is given by itself is never excluded.
+        if one matches its path relative to the folder that was given, or an end of that path:
+        "raw/*" matches "raw/a.png" and "2024/raw/a.png", "a.png" both too. What is in such a folder
+        is passed over with it. Upper and lower case differ, and "*" stands for "/" too. What is
+        given by itself is never excluded.
     """
 
     def __init__(self, suffixes: tuple[str, ...], exclude: Sequence[str]) -> None:
@@ -149,7 +150,7 @@ class Search:
                 continue
             for entry in entries:
                 relative = posixpath.join(subfolder, entry.name)
-                if is_side_name(entry.name) or self._is_excluded(relative, entry.name):
+                if is_side_name(entry.name) or self._is_excluded(relative):
                     continue
                 path, file_place = (os.path.join(top, relative) for top in (shown, place))
                 file = File(path, relative, file_place)
@@ -187,10 +188,12 @@ class Search:
         target = os.path.realpath(link)
         return target in self._places and not link.startswith(os.path.join(target, ""))
 
-    def _is_excluded(self, relative: str, name: str) -> bool:
+    def _is_excluded(self, relative: str) -> bool:
         if self._exclude is None:
             return False
-        found = any(self._exclude.match(_composed(text)) for text in (relative, name))
+        parts = _composed(relative).split("/")
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))
+        found = any(map(self._exclude.match, ends))
         self._excluded |= found
         return found
 

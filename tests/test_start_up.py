@@ -1,5 +1,7 @@
 """From the options of the command line to codecs in processes."""
 
+from unittest import mock
+
 import calls
 import loky
 import pytest
@@ -61,9 +63,12 @@ def test_processes_with_tensorflow_are_started_for_many_images_only(
 
 
 def test_a_codec_takes_all_cores_unless_told(tiny_path, monkeypatch):
-    monkeypatch.setattr(onnx_runtime, "OnnxRuntime", lambda loaded, device, threads: threads)
-    assert ga.load(tiny_path, runtime="onnx").runtime == loky.cpu_count()
-    assert ga.load(tiny_path, runtime="onnx", threads=3).runtime == 3
+    def runtime(loaded, device, threads):
+        return mock.MagicMock(threads=threads)
+
+    monkeypatch.setattr(onnx_runtime, "OnnxRuntime", runtime)
+    assert ga.load(tiny_path, runtime="onnx").runtime.threads == loky.cpu_count()
+    assert ga.load(tiny_path, runtime="onnx", threads=3).runtime.threads == 3
 
 
 # Codecs in processes.

@@ -98,13 +98,17 @@ def known_models() -> list[str]:
     """The paths of all models that have a name: those in ./models, then those installed.
 
     Returns:
-      sorted within each place. Of two with one name, the first alone, which `find_model` finds.
+      sorted within each place, TF1 checkpoints last. Of two with one name, the first alone, which
+      `find_model` finds.
     """
     by_name: dict[str, str] = {}
     for folder in _folders():
-        pattern = os.path.join(glob.escape(folder), "*", files.SETTINGS_FILE)
-        for settings in sorted(glob.glob(pattern)):
-            path = os.path.dirname(settings)
+        inside = glob.escape(folder)
+        settings = glob.glob(os.path.join(inside, "*", files.SETTINGS_FILE))
+        indices = glob.glob(os.path.join(inside, "*.index"))
+        paths = sorted(map(os.path.dirname, settings))
+        paths += sorted(path.removesuffix(".index") for path in indices)
+        for path in paths:
             by_name.setdefault(os.path.basename(path), path)
     return list(by_name.values())
 

@@ -19,6 +19,7 @@ COLOUR, GRAY = 1, 2  # format versions
 _FIXED = struct.Struct("<3sB4sIH")
 _CHECKSUM = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
+JOINED_START = _LENGTH.size  # where NAME.npz begins in what `join` returns
 _LARGEST_SIDE = 2**32 - 1
 
 # Of all before the channel flags: each side takes five bytes at most.
@@ -148,6 +149,25 @@ class Header(NamedTuple):
     num_bytes: int
 
 
+def check_magic(npz: bytes, name: str) -> None:
+    """Checks that a file begins as those of this codec do.
+
+    Args:
+      npz: bytes of NAME.npz.
+      name: of the file, for messages.
+
+    Raises:
+      BitstreamError: it is empty or foreign.
+    """
+    if not npz:
+        raise BitstreamError(f"{name}: the file is empty; {_REMEDY}")
+    if npz[:3] != MAGIC[: len(npz)]:
+        raise BitstreamError(
+            f"{name}: not a file of this codec; give what its encoder wrote "
+            "(files of the original code or numpy archives are others)"
+        )
+
+
 def read_header(npz: bytes, name: str) -> Header:
     """Reads the header of NAME.npz, and checks that the file is whole.
 
@@ -158,13 +178,7 @@ def read_header(npz: bytes, name: str) -> Header:
     Raises:
       BitstreamError: the file is foreign, truncated, damaged or of an unknown format version.
     """
-    if not npz:
-        raise BitstreamError(f"{name}: the file is empty; {_REMEDY}")
-    if npz[:3] != MAGIC[: len(npz)]:
-        raise BitstreamError(
-            f"{name}: not a file of this codec; give what its encoder wrote "
-            "(files of the original code or numpy archives are others)"
-        )
+    check_magic(npz, name)
     if len(npz) < _FIXED.size + 2 + _CHECKSUM.size:
         raise BitstreamError(f"{name}: truncated: its header is cut off; {_REMEDY}")
     _, version, fingerprint, y_checksum, latents_check = _FIXED.unpack_from(npz)
@@ -207,11 +221,7 @@ def unpack(
             "checkpoint, loaded on two machines, export it once with `python -m "
             "gmm_attention.export CHECKPOINT models/NAME` and use the exported model on both"
         )
-    if zlib.crc32(y_string) != header.y_checksum:
-        raise BitstreamError(
-            f"{bin_name}: truncated, damaged, or not the file that belongs to {npz_name}: "
-            f"wrong checksum; {_REMEDY}"
-        )
+    check_belongs(header, y_string, (npz_name, bin_name))
     z_start, z_end = header.num_bytes + num_filters // 8, len(npz) - _CHECKSUM.size
     if z_end < z_start:
         raise BitstreamError(f"{npz_name}: damaged: its channel flags are cut off; {_REMEDY}")
@@ -224,6 +234,25 @@ def unpack(
         header.latents_check,
         gray=header.version == GRAY,
     )
+
+
+def check_belongs(header: Header, y_string: bytes, names: tuple[str, str]) -> None:
+    """Checks that NAME.bin is whole and belongs to NAME.npz.
+
+    Args:
+      header: of NAME.npz.
+      y_string: bytes of NAME.bin.
+      names: of both, for messages; equal if one file holds both.
+
+    Raises:
+      BitstreamError: it is not.
+    """
+    if zlib.crc32(y_string) != header.y_checksum:
+        npz_name, bin_name = names
+        another = "" if npz_name == bin_name else f", or not the file that belongs to {npz_name}"
+        raise BitstreamError(
+            f"{bin_name}: truncated or damaged{another}: wrong checksum; {_REMEDY}"
+        )
 
 
 def join(npz: bytes, y_string: bytes) -> bytes:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from gmm_attention.checkpoints import by_fingerprint
 from gmm_attention.checkpoints.locate import ModelPath, named_models
 from gmm_attention.codec import file_format
 from gmm_attention.codec.latent_codec import NAMES
-from gmm_attention.errors import BitstreamError
 
 
 class Info(NamedTuple):
@@ -52,31 +49,25 @@ def info(data: bytes) -> Info:
     Raises:
       BitstreamError: the data is foreign, truncated, damaged or of an unknown format version.
     """
-    return describe(*file_format.split(data), NAMES, named_models())
+    npz, y_string = file_format.split(data)
+    fingerprint = file_format.fingerprint_of(npz)
+    found, _ = by_fingerprint.find([fingerprint] if fingerprint else [], named_models(), False)
+    return describe(npz, y_string, NAMES, found.get(fingerprint) if fingerprint else None)
 
 
-def describe(
-    npz: bytes, y_string: bytes, names: tuple[str, str], models: Iterable[ModelPath]
-) -> Info:
+def describe(npz: bytes, y_string: bytes, names: tuple[str, str], model: ModelPath | None) -> Info:
     """As `info`, of the bytes of NAME.npz and NAME.bin.
 
     Args:
       npz, y_string: bytes of both.
       names: of both, for messages.
-      models: of ModelPath, among which to look for the one that made the file.
+      model: the one that made the file, or None if it is not here.
 
     Raises:
       BitstreamError: see `info`; or the two do not belong together.
-      CheckpointError: a model cannot be read.
     """
     header = file_format.read_header(npz, names[0])
-    if zlib.crc32(y_string) != header.y_checksum:
-        raise BitstreamError(
-            f"{names[1]}: truncated, damaged, or not the file that belongs to {names[0]}: wrong "
-            "checksum; copy it or encode the image again"
-        )
-    found, _ = by_fingerprint.find([header.fingerprint], models)
-    model = found.get(header.fingerprint)
+    file_format.check_belongs(header, y_string, names)
     num_filters = model.settings.get("num_filters") if model else None
     header_bytes = z_bytes = None
     if num_filters:

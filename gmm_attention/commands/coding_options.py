@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TextIO
 
 from gmm_attention import start_up
 from gmm_attention.checkpoints.locate import is_model
@@ -28,7 +28,12 @@ _logger = logging.getLogger(__name__)
 
 
 def parser(
-    description: str, default_input: str, default_output: str, input_help: str, one_file: str
+    description: str,
+    default_input: str,
+    default_output: str,
+    input_help: str,
+    one_file: str,
+    no_folder: tuple[str, ...],
 ) -> argparse.ArgumentParser:
     """Returns a parser with the options that encoder and decoder share.
 
@@ -37,10 +42,14 @@ def parser(
       default_input, default_output: paths.
       input_help: what the inputs may be.
       one_file: suffix of the file that --output may be besides a folder.
+      no_folder: suffixes of other files, by which nobody means to name a folder.
     """
     result = argparse.ArgumentParser(description=description)
     result.set_defaults(
-        default_input=default_input, default_output=default_output, one_file=one_file
+        default_input=default_input,
+        default_output=default_output,
+        one_file=one_file,
+        no_folder=no_folder,
     )
     add = result.add_argument
     add("paths", metavar="PATH", nargs="*", help="the same as --input PATH")
@@ -125,12 +134,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     Returns:
       args, with the list of all inputs as `input`.
     """
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     inputs = args.paths + (args.input or [])
-    if not inputs and args.model:
-        # --model takes several, and so it also took `--model models/A photographs`.
-        while len(args.model) > 1 and _is_input(args.model[-1]):
-            inputs.insert(0, args.model.pop())
+    # --model takes several, and so it also took the rest of `--model models/A photographs`.
+    while args.model and len(args.model) > 1 and _is_input(args.model[-1]):
+        inputs.append(args.model.pop())
     args.input = inputs or [args.default_input]
     if args.output is None:
         args.output = STANDARD if args.input == [STANDARD] else args.default_output
@@ -143,12 +151,23 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         parser.error(f"--output {args.output} holds one image; give a folder for several")
     if args.input.count(STANDARD) > 1:
         parser.error("- stands for standard input, of which there is one")
-    if args.output == STANDARD and sys.stdout.isatty():
+    if args.output == STANDARD and not _prints_only(args) and _is_terminal(sys.stdout):
         parser.error("the result is no text for a terminal; give --output, or redirect it")
+    suffix = os.path.splitext(args.output)[1].lower()
+    if suffix in args.no_folder and not takes_one(args) and not os.path.exists(args.output):
+        parser.error(f"--output {args.output}: give a folder, or a file NAME{args.one_file}")
     if args.cluster:  # whose workers have other working folders
         args.input = [os.path.abspath(path) for path in args.input]
         args.output = os.path.abspath(args.output)
     return args
+
+
+def _prints_only(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "info", False))
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _is_input(path: str) -> bool:
@@ -174,6 +193,16 @@ def add_runtime(add: Callable[..., argparse.Action]) -> None:
     )
 
 
+def name_of_standard_input(found: Iterable[tuple[object, str]]) -> str:
+    """The name of the output of standard input, beside those of (path, name)."""
+    taken = {name.casefold() for _, name in found}
+    name, number = "stdin", 1
+    while name in taken:
+        number += 1
+        name = f"stdin-{number}"
+    return name
+
+
 def tell(notes: Sequence[str], failures: Sequence[str]) -> None:
     """Says what a listing passed over, and what it could not reach."""
     for note in notes:
@@ -194,12 +223,12 @@ class Codecs(NamedTuple):
 
     Attributes:
       setups: dict of a model's path, as it was given, to its Setup.
-      started: of the first of them.
+      started: of the first of them, None if there is none.
       processes: Processes.
     """
 
     setups: dict[str, Setup]
-    started: Started
+    started: Started | None
     processes: Processes
 
 
@@ -209,7 +238,7 @@ def start(args: argparse.Namespace, models: Sequence[str], num_images: int) -> I
 
     Args:
       args: the arguments of encoder or decoder.
-      models: paths or names, at least one.
+      models: paths or names; without any, nothing is started.
       num_images: number of images in the whole run.
 
     Yields:
@@ -219,6 +248,10 @@ def start(args: argparse.Namespace, models: Sequence[str], num_images: int) -> I
       CodecError: see `start_up.set_up`, `start_up.start` and `Cluster`.
     """
     choices = args.precision, args.runtime, args.device
+    if not models:
+        with Workers(0) as here:
+            yield Codecs({}, None, here)
+        return
     if args.cluster:
         from gmm_attention.pipeline.cluster import Cluster
 

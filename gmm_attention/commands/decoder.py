@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gmm_attention import cli
 from gmm_attention.checkpoints import by_fingerprint
-from gmm_attention.checkpoints.locate import find_model, locate, named_models
+from gmm_attention.checkpoints.locate import ModelPath, locate, named_models
 from gmm_attention.codec import file_format
 from gmm_attention.codec.info import describe
 from gmm_attention.commands import coding_options
@@ -25,6 +25,7 @@ from gmm_attention.files import (
     shown,
     write_stream,
 )
+from gmm_attention.image_folders import IMAGE_SUFFIXES
 from gmm_attention.images import check_png, encode_png, is_ours, write_png
 from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.coded_folders import CodedImage, CodedListing, find_coded
@@ -74,11 +75,19 @@ class Decoding:
       seen: what to call the models that were looked at, where none of them made an image.
       max_pixels: larger images are refused.
       overwrite: whether files that are no pictures of this program may be replaced.
+      to_stream: whether the output is a stream.
     """
 
-    def __init__(self, setups: Mapping[str, Setup], seen: str, max_pixels: int, overwrite: bool):
+    def __init__(
+        self,
+        setups: Mapping[str, Setup],
+        seen: str,
+        max_pixels: int,
+        overwrite: bool,
+        to_stream: bool,
+    ):
         self._setups, self._seen = setups, seen
-        self._max_pixels, self._overwrite = max_pixels, overwrite
+        self._max_pixels, self._overwrite, self._to_stream = max_pixels, overwrite, to_stream
 
     def size(self, coded: Coded) -> int:
         try:
@@ -89,15 +98,15 @@ class Decoding:
         return height * width
 
     def process(self, coded: Coded) -> dict[str, Any]:
-        if not is_stream(coded.target):
+        if not self._to_stream:
             refuse_foreign(coded.target, is_ours, self._overwrite)
         modified = coded_files.modified(coded.paths) if coded.data is None else None
         strings = coded_files.read(coded.paths, coded.data)
         if not coded.model:
-            assert coded.fingerprint is not None
+            header = file_format.read_header(strings[0], str(coded))
             raise BitstreamError(
-                f"{coded}: made by a model of fingerprint {coded.fingerprint.hex()}, which is none "
-                f"of {self._seen}; give that model with --model"
+                f"{coded}: made by a model of fingerprint {header.fingerprint.hex()}, which is "
+                f"none of {self._seen}; give that model with --model"
             )
         setup = self._setups[coded.model]
         codec = setup.codec(coded.fingerprint)
@@ -106,11 +115,11 @@ class Decoding:
             picture = codec.decode(*strings, names=coded.names(), max_pixels=self._max_pixels)
         seconds = time.monotonic() - begin
         texts = {
-            "Model": os.path.basename(setup.model),
+            "Model": printable(os.path.basename(setup.model)),
             "Fingerprint": codec.fingerprint.hex(),
             "Checksum": coded_files.checksum(*strings),
         }
-        if is_stream(coded.target):
+        if self._to_stream:
             write_stream(coded.target, encode_png(picture, texts))
         else:
             make_folder(os.path.dirname(coded.target))
@@ -151,7 +160,8 @@ def _find(args: argparse.Namespace) -> tuple[list[Coded], list[str]]:
     found, notes, failures = find_coded(paths, args.exclude) if paths else CodedListing([], [], [])
     coding_options.tell(notes, failures)
     if STANDARD in args.input:
-        found = [*found, CodedImage((STANDARD,), "stdin")]
+        name = coding_options.name_of_standard_input(found)
+        found = [*found, CodedImage((STANDARD,), name)]
     if not args.info and coding_options.takes_one(args):
         if len(found) > 1:
             raise ImageError(
@@ -171,40 +181,42 @@ def _find(args: argparse.Namespace) -> tuple[list[Coded], list[str]]:
     ], failures
 
 
-def _with_models(models: Sequence[str] | None, found: Sequence[Coded]) -> tuple[list[Coded], str]:
+def _with_models(
+    models: Sequence[ModelPath] | None, found: Sequence[Coded]
+) -> tuple[list[Coded], list[str], str]:
     """Finds the model that made each image.
 
     Args:
-      models: given by the user, or None for all that have a name.
+      models: named by the user, or None to look at all that have a name.
       found: list of Coded, without models.
 
     Returns:
-      list of Coded, sorted by model, so that each process loads each of them once; and what to call
-      the models that were looked at.
+      coded: list of Coded, sorted by model, so that each process loads each of them once.
+      needed: paths of the models that are needed.
+      seen: what to call the models that were looked at.
 
     Raises:
-      CheckpointError: there is no such model, or it cannot be read.
+      CheckpointError: a model that the user has named cannot be read.
     """
-    if models and len(models) == 1:  # whose name a message about another fingerprint tells
-        return [coded._replace(model=models[0]) for coded in found], models[0]
-    located = map(locate, models) if models else named_models(cli.DEFAULT_MODEL)
+    if models and len(models) == 1:
+        # No other is looked for, and a message about another fingerprint tells both.
+        path = models[0].path
+        return [coded._replace(model=path) for coded in found], [path], ""
     fingerprints = [_fingerprint(coded) for coded in found]
-    by_model, seen = by_fingerprint.find({f for f in fingerprints if f}, located)
-    if not seen:  # all are damaged, or there is no model
-        seen = {find_model(cli.DEFAULT_MODEL if not models else models[0]): b""}
-    any_model = next(iter(seen))  # reports what is damaged
+    by_mark, seen = by_fingerprint.find(
+        {fingerprint for fingerprint in fingerprints if fingerprint},
+        models or named_models(cli.DEFAULT_MODEL),
+        named=bool(models),
+    )
     result = []
     for coded, fingerprint in zip(found, fingerprints):
-        model = any_model
-        if fingerprint:
-            model = by_model[fingerprint].path if fingerprint in by_model else ""
-        result.append(coded._replace(model=model, fingerprint=fingerprint))
-    result.sort(key=lambda coded: (coded.model != any_model, coded.model))
-    return result, _listed(seen)
-
-
-def _listed(seen: Mapping[str, bytes]) -> str:
-    return ", ".join(f"{shown_name(path)} ({mark.hex()})" for path, mark in seen.items())
+        model_of = by_mark.get(fingerprint) if fingerprint else None
+        path = model_of.path if model_of else ""  # also where the header is damaged
+        result.append(coded._replace(model=path, fingerprint=fingerprint))
+    result.sort(key=lambda coded: coded.model)
+    listed = [f"{shown_name(path)} ({mark})" for path, mark in seen.items()]
+    needed = [model.path for model in by_mark.values()]
+    return result, needed, ", ".join(listed) or "those in ./models, where there is none"
 
 
 def _fingerprint(coded: Coded) -> bytes | None:
@@ -214,14 +226,14 @@ def _fingerprint(coded: Coded) -> bytes | None:
         return None  # reported when the image is decoded
 
 
-def _decode(args: argparse.Namespace) -> int:
+def _decode(args: argparse.Namespace, named: Sequence[ModelPath] | None) -> int:
     found, unreached = _find(args)
-    found, seen = _with_models(args.model, found)
-    models = list(dict.fromkeys(coded.model for coded in found if coded.model))
+    found, models, seen = _with_models(named, found)
     begin = time.monotonic()
-    with coding_options.start(args, models or [seen], len(found)) as codecs:
+    with coding_options.start(args, models, len(found)) as codecs:
         ready = time.monotonic()
-        task = Decoding(codecs.setups, seen, args.max_pixels, args.overwrite)
+        to_stream = is_stream(args.output)
+        task = Decoding(codecs.setups, seen, args.max_pixels, args.overwrite, to_stream)
         with Summary(args.summary, COLUMNS, args.skip_existing, args.overwrite) as summary:
             results, failed = run_folder(
                 found, task, codecs.processes, summary, args.skip_existing, args.quiet
@@ -229,28 +241,31 @@ def _decode(args: argparse.Namespace) -> int:
     if not args.quiet:
         seconds = [figures["seconds"] for figures in results]
         mean = f": on average {sum(seconds) / len(seconds):.2f} s" if results else ""
+        runtime = f"{codecs.started.runtime}, " if codecs.started else ""
         print(
             f"{cli.count_text(len(results), len(results) + len(failed))}{mean}; "
-            f"{codecs.started.runtime}, start-up {ready - begin:.1f} s, "
-            f"then {time.monotonic() - ready:.1f} s"
+            f"{runtime}start-up {ready - begin:.1f} s, then {time.monotonic() - ready:.1f} s"
         )
         for failure in [*map(str, failed), *unreached]:
             print(f"failed: {printable(failure)}")
     return 1 if failed or unreached else 0
 
 
-def _show(args: argparse.Namespace) -> int:
+def _show(args: argparse.Namespace, named: Sequence[ModelPath] | None) -> int:
     """Prints what coded files say of themselves. Returns the exit status."""
     found, unreached = _find(args)
-    models = (
-        [locate(model) for model in args.model]
-        if args.model
-        else list(named_models(cli.DEFAULT_MODEL))
+    models, _ = by_fingerprint.find(
+        {fingerprint for fingerprint in map(_fingerprint, found) if fingerprint},
+        named or named_models(cli.DEFAULT_MODEL),
+        named=bool(named),
     )
 
     def show(coded: Coded) -> tuple[str, None]:
-        info = describe(*coded_files.read(coded.paths, coded.data), coded.names(), models)
-        model = shown_name(info.model) if info.model else "not here"
+        strings = coded_files.read(coded.paths, coded.data)
+        fingerprint = _fingerprint(coded)
+        model_of = models.get(fingerprint) if fingerprint else None
+        info = describe(*strings, coded.names(), model_of)
+        model = printable(shown_name(info.model)) if info.model else "not here"
         parts = f"header and z {info.npz_bytes:,}"
         if info.header_bytes is not None:
             parts = f"header {info.header_bytes:,}, z {info.z_bytes:,}"
@@ -268,10 +283,12 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # First, so that a mistyped image behind --model is not taken for one of a default.
+    named = [locate(model) for model in args.model] if args.model else None
     if args.info:
-        return _show(args)
+        return _show(args, named)
     with coding_options.printing_elsewhere(args.output):
-        return _decode(args)
+        return _decode(args, named)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -282,6 +299,7 @@ def main(argv: list[str] | None = None) -> int:
         default_output="recon",
         input_help="folders searched recursively, or .npz, .bin or .gmm files",
         one_file=_PICTURE,
+        no_folder=(*IMAGE_SUFFIXES, coded_files.SUFFIX_OF_BOTH),
     )
     parser.add_argument(
         "--model",

@@ -19,7 +19,7 @@ from gmm_attention.commands import coding_options
 from gmm_attention.commands.coding_options import STANDARD
 from gmm_attention.errors import CheckpointError, CodecError, ImageError, naming, printable
 from gmm_attention.files import is_stream, make_folder, read_stream, shown, write_stream
-from gmm_attention.image_folders import Listing, find_images
+from gmm_attention.image_folders import IMAGE_SUFFIXES, Listing, find_images
 from gmm_attention.images import is_gray, read_image, read_size
 from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.folder import run_folder
@@ -63,13 +63,21 @@ class Encoding:
       max_pixels: larger images are refused.
       measure: whether to synthesize each image as well, for its PSNR and MS-SSIM.
       overwrite: whether files that are no coded images may be replaced.
+      to_stream: whether the output is a stream.
     """
 
     def __init__(
-        self, setup: Setup, started: Started, max_pixels: int, measure: bool, overwrite: bool
+        self,
+        setup: Setup,
+        started: Started,
+        max_pixels: int,
+        measure: bool,
+        overwrite: bool,
+        to_stream: bool,
     ):
         self._setup, self._started = setup, started
         self._max_pixels, self._measure, self._overwrite = max_pixels, measure, overwrite
+        self._to_stream = to_stream
 
     def size(self, photograph: Photograph) -> int:
         try:
@@ -81,7 +89,7 @@ class Encoding:
     def process(self, photograph: Photograph) -> dict[str, Any]:
         codec = self._setup.codec(self._started.fingerprint)
         outputs = photograph.outputs
-        if not is_stream(outputs[0]):
+        if not self._to_stream:
             coded_files.refuse_foreign_files(outputs, self._overwrite)
         # Before the image is read, so that one that is changed meanwhile has another date.
         modified = coded_files.modified([photograph.path]) if photograph.data is None else None
@@ -97,7 +105,7 @@ class Encoding:
                 picture = codec.reconstruct(y_hat, height, width, is_gray(image))
                 psnr, ms_ssim = metrics.psnr(image, picture), metrics.ms_ssim(image, picture)
         # Last: an image that fails must not be taken for one that is done.
-        if is_stream(outputs[0]):
+        if self._to_stream:
             write_stream(outputs[0], join(npz, y_string))
         else:
             make_folder(os.path.dirname(outputs[0]))
@@ -225,7 +233,7 @@ def _photographs(args: argparse.Namespace) -> tuple[list[Photograph], list[str]]
     coding_options.tell(notes, failures)
     images = [(str(path), name) for path, name in found]
     if STANDARD in args.input:
-        images.append((STANDARD, "stdin"))
+        images.append((STANDARD, coding_options.name_of_standard_input(found)))
     if coding_options.takes_one(args):
         if len(images) > 1:
             raise ImageError(
@@ -259,14 +267,16 @@ def _encode(args: argparse.Namespace) -> int:
     with coding_options.start(args, [model], len(photographs)) as codecs:
         ready = time.monotonic()
         setup, started = codecs.setups[model], codecs.started
+        assert started is not None  # for a model is given
         if not args.quiet:
             print(
-                f"{shown_name(setup.model)}: fingerprint {started.fingerprint.hex()}, "
+                f"{printable(shown_name(setup.model))}: fingerprint {started.fingerprint.hex()}, "
                 f"{started.runtime}, start-up {ready - begin:.1f} s",
                 flush=True,
             )
         measure = bool(args.summary or not args.quiet)
-        task = Encoding(setup, started, args.max_pixels, measure, args.overwrite)
+        to_stream = is_stream(args.output)
+        task = Encoding(setup, started, args.max_pixels, measure, args.overwrite, to_stream)
         with Summary(args.summary, COLUMNS, args.skip_existing, args.overwrite) as summary:
             results, failed = run_folder(
                 photographs, task, codecs.processes, summary, args.skip_existing, args.quiet
@@ -295,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         default_output="images",
         input_help="images (PNG, JPEG, WebP, AVIF, BMP, TIFF), or folders searched recursively",
         one_file=coded_files.SUFFIX_OF_BOTH,
+        no_folder=(*IMAGE_SUFFIXES, ".npz", ".bin"),
     )
     parser.add_argument(
         "--model",
@@ -311,7 +322,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = coding_options.parse(parser, argv)
     if args.model and len(args.model) > 1 and not args.target_bpp:
-        parser.error("--model takes several only with --target-bpp")
+        parser.error(
+            "--model takes several only with --target-bpp; if "
+            f"{printable(args.model[-1])!r} is to be an image, there is none"
+        )
     return cli.run_main(lambda: _run(args), args.quiet)
 
 

@@ -13,7 +13,7 @@ from gmm_attention.cli import number, run_main
 from gmm_attention.errors import TrainingError
 from gmm_attention.training import options, recipe, running, state
 from gmm_attention.training.loop import Loop
-from gmm_attention.training.run_folder import RunFolder
+from gmm_attention.training.run_folder import BOARD, RunFolder
 from gmm_attention.training.state import STATE_FILE
 from gmm_attention.training.xla import files
 
@@ -306,7 +306,7 @@ def _train(args: argparse.Namespace, settings: recipe.Recipe) -> int:
             if trainer.chief:
                 from gmm_attention.training.board import TensorBoard
 
-                loop.board = TensorBoard(folder.join("tensorboard"))
+                loop.board = TensorBoard(folder.join(BOARD))
             if args.state:
                 running.begin_elsewhere(loop, args.state)
             return running.run(loop, _next_command)

@@ -16,7 +16,8 @@ from gmm_attention.files import write_atomically
 # The PNG text chunk, right behind the header, by which a program of ours knows its own pictures.
 SOFTWARE = "gmm-attention"
 
-_MARK = b"tEXtSoftware\0" + SOFTWARE.encode()
+_TEXT = b"Software\0" + SOFTWARE.encode()
+_MARK = len(_TEXT).to_bytes(4, "big") + b"tEXt" + _TEXT
 
 
 def is_ours(head: bytes) -> bool:
@@ -88,7 +89,8 @@ def encode_png(image: np.ndarray, texts: Mapping[str, str]) -> bytes:
 
     chunks = PngInfo()
     for keyword, text in {"Software": SOFTWARE, **texts}.items():
-        chunks.add_text(keyword, text)
+        # The name of a model may hold bytes that are no text.
+        chunks.add_text(keyword, text.encode("utf-8", "backslashreplace").decode())
     samples = image[..., 0] if is_gray(image) else image
     return iio.imwrite(
         "<bytes>", samples, extension=".png", plugin="pillow", is_batch=False, pnginfo=chunks

@@ -46,15 +46,20 @@ def read(paths: Sequence[str], data: bytes | None = None) -> tuple[bytes, bytes]
       data: the bytes of the one file, if they have been read before; its path then only names it.
 
     Raises:
-      BitstreamError: a file is missing or cannot be read, or one file is no longer than it states.
+      BitstreamError: a file is missing, cannot be read or is foreign, or the one file is shorter
+        than it states.
     """
+    name = shown(paths[0])
     if len(paths) == 2:
-        return _read_one(paths[0]), _read_one(paths[1])
+        npz = _read_one(paths[0])
+        file_format.check_magic(npz, name)  # before a file is missed that no other program needs
+        return npz, _read_one(paths[1])
     data = _read_one(paths[0]) if data is None else data
+    file_format.check_magic(data[file_format.JOINED_START :] or data, name)
     try:
         return file_format.split(data)
     except BitstreamError as error:
-        raise BitstreamError(f"{shown(paths[0])}: {error}") from error
+        raise BitstreamError(f"{name}: {error}") from error
 
 
 def read_start(paths: Sequence[str], data: bytes | None = None) -> bytes:
@@ -68,8 +73,8 @@ def read_start(paths: Sequence[str], data: bytes | None = None) -> bytes:
     """
     if data is None:
         with _errors_of(paths[0]), open(paths[0], "rb") as file:
-            data = file.read(file_format.MOST_HEADER_BYTES + 4)
-    return data if len(paths) == 2 else data[4:]
+            data = file.read(file_format.MOST_HEADER_BYTES + file_format.JOINED_START)
+    return data if len(paths) == 2 else data[file_format.JOINED_START :]
 
 
 def checksum(npz: bytes, y_string: bytes) -> str:
@@ -88,13 +93,14 @@ def refuse_foreign_files(paths: Sequence[str], overwrite: bool) -> None:
       CodecError: a file is there that is not ours.
     """
     first, *bin_path = paths
+    start = 0 if bin_path else file_format.JOINED_START
 
     def is_ours(head: bytes) -> bool:
-        return head[:3] == file_format.MAGIC if bin_path else head[4:7] == file_format.MAGIC
+        return head.startswith(file_format.MAGIC, start)
 
     refuse_foreign(first, is_ours, overwrite)
     for path in bin_path:  # it has no mark of its own, but belongs to the other
-        refuse_foreign(path, lambda _: os.path.isfile(first), overwrite)
+        refuse_foreign(path, lambda _: _begins(first, file_format.MAGIC), overwrite)
 
 
 def write(paths: Sequence[str], npz: bytes, y_string: bytes, modified: int | None) -> None:
@@ -136,6 +142,14 @@ def _equal(date: int | None, expected: int | None) -> bool:
     # File systems differ in what part of a second they keep: FAT keeps none, and every other one.
     precision = 2 * 10**9 if date % 10**9 == 0 else 10**7
     return abs(date - expected) < precision
+
+
+def _begins(path: str, start: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False
 
 
 def _read_one(path: str) -> bytes:

@@ -75,11 +75,17 @@ class Summary:
         self._write()
 
     def _is_ours(self, head: bytes) -> bool:
-        """Whether a file of these first bytes is a summary, of encoder or decoder."""
+        """Whether a file of these first bytes is a summary with the same columns."""
         assert self._path is not None
+        text = head.decode("utf-8", "replace")
         if self._path.endswith(".csv"):
-            return head.startswith(b"name,width,height,")
-        return bool(re.match(rb'\s*\[\s*(\]\s*$|\{\s*"name":)', head))
+            return text.splitlines()[0].split(",") == list(self._columns)
+        first = re.match(r"\s*\[\s*(\{.*?\}\s*(?=[],])|\])", text, re.DOTALL)
+        if not first or first[1] == "]":
+            return bool(first)
+        with contextlib.suppress(ValueError):
+            return set(json.loads(first[1])) == set(self._columns)
+        return False
 
     def _write(self) -> None:
         if self._path is None:

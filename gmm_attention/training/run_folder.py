@@ -28,7 +28,7 @@ from gmm_attention.training.state import STATE_FILE
 
 LOG, VALIDATION, CHANGES = "log.csv", "validation.csv", "changes.csv"
 
-LAST, BEST = "last", "best"
+LAST, BEST, BOARD = "last", "best", "tensorboard"
 
 # Columns that each CSV file of ours has, also those of earlier versions.
 _COLUMNS = {
@@ -77,6 +77,13 @@ class RunFolder:
             return
         for name, columns in _COLUMNS.items():
             refuse_foreign(self.join(name), functools.partial(_has_columns, columns), overwrite)
+        for name in (LAST, BEST, BOARD):
+            path = self.join(name)
+            if os.path.lexists(path) and not os.path.isdir(path):
+                raise TrainingError(
+                    f"{path}: is there already, and is no folder; move it away, or give another "
+                    "--output"
+                )
         for name in (LAST, BEST):
             model_files.refuse_foreign_model(self.join(name), overwrite)
 

@@ -85,6 +85,37 @@ def test_the_encoder_keeps_files_of_others(run, photographs, name, write):
     assert files("coded") == ["0.bin", "0.npz", "1.bin", "1.npz"]
 
 
+def test_nothing_tells_that_a_bin_beside_an_empty_npz_is_ours(run, photographs):
+    Path("coded").mkdir()
+    Path("coded/0.npz").touch()
+    Path("coded/0.bin").write_bytes(b"weights of PyTorch")
+    assert run(encoder, *ENCODE).err.startswith("coded/0.bin: is there already")
+    assert Path("coded/0.bin").read_bytes() == b"weights of PyTorch"
+
+
+@pytest.mark.parametrize("command, name", [(encoder, "coded/0.npz"), (decoder, "decoded/0.png")])
+def test_pipes_and_devices_in_an_output_folder_are_no_outputs(run, photographs, command, name):
+    assert run(encoder, *ENCODE[:2], "--output", "from").status == 0
+    for make in (os.mkfifo, lambda path: os.symlink("/dev/null", path)):
+        Path(name).parent.mkdir(exist_ok=True)
+        make(name)
+        source = "photos" if command is encoder else "from"
+        status, _, err = run(command, "--input", source, "--output", name.partition("/")[0])
+        assert status == 1 and err.startswith(f"{name}: cannot be written: it is not a regular")
+        os.unlink(name)
+
+
+def test_a_folder_is_not_named_like_a_file_by_mistake(run, photographs, capsys):
+    for command, source, output in (
+        (encoder, "photos/0.png", "a.npz"),
+        (encoder, "photos/0.png", "a.png"),
+        (decoder, "a.gmm", "a.jpg"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run(command, source, "-o", output)
+        assert caught.value.code == 2 and f"--output {output}: give a f" in capsys.readouterr().err
+
+
 def test_single_outputs_of_others_are_kept(run, photographs):
     Path("a.gmm").write_bytes(b"some data")
     shutil.copy("photos/1.png", "b.png")
@@ -105,7 +136,12 @@ def test_a_summary_replaces_summaries_alone(run, photographs, suffix):
     assert status == 1 and err.startswith(f"{path}: is there already") and err.count("\n") == 1
     assert path.read_text() == before and not os.path.exists("coded")
     assert run(encoder, *ENCODE, "--summary", path, "--overwrite").status == 0
-    assert run(decoder, *DECODE, "--summary", path).status == 0
+    assert run(encoder, *ENCODE, "--summary", path).status == 0
+    # Neither the decoder's, whose figures are fewer, nor one that only begins alike.
+    assert "is there already" in run(decoder, *DECODE, "--summary", path).err
+    path.write_text("name,width,height,lens\n" if suffix == "csv" else '[{"name": "Bob"}]')
+    for options in ([], ["--skip-existing"] if suffix == "csv" else []):
+        assert "is there already" in run(encoder, *ENCODE, "--summary", path, *options).err
 
 
 def test_outputs_are_no_new_photographs(run, photographs, caplog):
@@ -355,7 +391,9 @@ def test_one_image_to_one_file_and_back(run, photographs, tiny_codec):
     status, _, err = run(encoder, "photos", "-o", "b.gmm")
     assert status == 1 and err == "b.gmm: holds one image, and 2 are given; give a folder\n"
     Path("a.gmm").write_bytes(data[:-1])
-    assert run(decoder, "a.gmm", "-o", "a.png").err.startswith("a.gmm: truncated, damaged")
+    assert run(decoder, "a.gmm", "-o", "a.png").err.startswith(
+        "a.gmm: truncated or damaged: wrong "
+    )
 
 
 def test_standard_input_and_output(tmp_path, photographs, tiny_path, tiny_codec):
@@ -379,6 +417,40 @@ def test_standard_input_and_output(tmp_path, photographs, tiny_path, tiny_codec)
         finished = call(name, "-", input=data)
         assert finished.returncode == 1 and finished.stdout == b""
         assert b"\nstandard input: " in b"\n" + finished.stderr
+
+
+def test_standard_input_beside_files_of_its_name(run, photographs, monkeypatch):
+    shutil.copy("photos/0.png", "stdin.png")
+    monkeypatch.setattr(sys, "stdin", open("photos/1.png"))
+    assert run(encoder, "stdin.png", "-", "-o", "coded").status == 0
+    assert files("coded") == ["stdin-2.bin", "stdin-2.npz", "stdin.bin", "stdin.npz"]
+
+
+@pytest.mark.parametrize(
+    "command, status, words",
+    [
+        ("encoder.py - -o x.gmm <&-", 1, b"standard input: cannot be read: it is closed"),
+        (
+            "encoder.py photos/0.png -o - >&-",
+            1,
+            b"standard output: cannot be written: it ",
+        ),
+        ("encoder.py photos/0.png -o x.gmm 2>&-", 0, b""),
+        ("encoder.py photos/0.png -o x.gmm >/dev/full", 1, b"standard output: cannot be written"),
+        ("encoder.py photos/0.png -o - >/dev/full", 1, b"standard output: cannot be written"),
+        ("encoder.py /dev/zero -o x.gmm", 1, b"/dev/zero: has more than 2^30 bytes, or no end"),
+        ("encoder.py /dev/null -o x.gmm", 1, b"/dev/null: the file is empty"),
+        ("encoder.py photos/0.png -o /dev/null --quiet", 0, b""),
+    ],
+)
+def test_streams_that_are_closed_full_or_endless(
+    tmp_path, photographs, tiny_path, command, status, words
+):
+    name, rest = command.split(" ", 1)
+    command = f"'{sys.executable}' '{ROOT}/{name}' --model '{tiny_path}' --input {rest}"
+    finished = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+    assert finished.returncode == status
+    assert words in finished.stderr and b"Traceback" not in finished.stderr
 
 
 def test_pipes_by_name(tmp_path, photographs, tiny_path, tiny_codec):
@@ -439,6 +511,35 @@ def test_a_model_that_is_not_here_is_named_with_those_looked_at(two_models, caps
     tiny = load_once("models/tiny").fingerprint.hex()
     assert f"models/tiny ({tiny})" in error and "--model" in error and error.count("\n") == 1
     assert files("decoded") == ["0.png"]
+
+
+def test_where_no_model_fits_each_file_is_named(two_models, capsys):
+    for folder in Path("models").iterdir():
+        shutil.rmtree(folder)
+    Path("coded/0.npz").write_bytes(Path("coded/0.npz").read_bytes()[:-1])
+    assert decoder.main([*DECODE, "--jobs", "1"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("coded/0.npz: truncated or damaged")
+    assert lines[1].startswith("coded/1.npz: made by a model of fingerprint ")
+
+
+def test_a_model_that_nobody_named_and_nobody_can_read_stops_nothing(two_models, capsys):
+    broken = Path("models/a broken one")
+    shutil.copytree("models/other", broken)
+    (broken / "weights.npz").write_bytes(b"damaged")
+    assert decoder.main([*DECODE, "--jobs", "1"]) == 0
+    assert decoder.main(["--info", "coded/1.npz"]) == 0
+    assert "Model: models/other (" in capsys.readouterr().out
+    assert decoder.main([*DECODE, "--jobs", "1", "--model", "models/tiny", str(broken)]) == 1
+    assert str(broken) in capsys.readouterr().err
+
+
+def test_a_mistyped_image_behind_a_model_is_named(two_models, capsys):
+    assert decoder.main(["--model", "models/tiny", "nix.gmm", "-o", "x.png"]) == 1
+    assert capsys.readouterr().err.startswith("nix.gmm: ")
+    with pytest.raises(SystemExit) as caught:
+        encoder.main(["--model", "models/tiny", "nix.png", "-o", "x.gmm"])
+    assert caught.value.code == 2 and "'nix.png'" in capsys.readouterr().err
 
 
 @needs_tensorflow
