@@ -148,8 +148,8 @@ def set_up_messages(level: int) -> None:
     """Has the process show this project's own warnings and errors, and nothing else.
 
     What libraries have to say of an image, by Python's warnings or by their own loggers, names no
-    file and is no help to who runs a program on a folder. Python's option -W brings the warnings
-    back.
+    file and is no help to who runs a program on a folder. Python's option -W brings most of its
+    warnings back.
 
     Args:
       level: of `logging`, the lowest that is shown.

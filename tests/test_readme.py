@@ -96,7 +96,11 @@ ROWS = {
         (png_chunk(b"gAMA", (100_000).to_bytes(4, "big")), "other"),
         (png_chunk(b"cICP", bytes([12, 13, 0, 1])), "other"),
     ],
-    "a colour profile that cannot be used": [(saved(PHOTO, icc_profile=b"damaged"), gradient())],
+    "a colour profile that cannot be used, a damaged colour chunk": [
+        (saved(PHOTO, icc_profile=b"damaged"), gradient()),
+        (png_chunk(b"gAMA", bytes(4))[:-1 - len(saved(PHOTO)[33:])] + b"!" + saved(PHOTO)[33:],
+         gradient()),
+    ],
     "16-bit samples": [
         (saved(Image.fromarray(gradient()[..., 0].astype(np.uint16) * 257)),
          np.dstack([gradient()[..., 0]] * 3)),

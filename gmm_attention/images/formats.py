@@ -86,7 +86,8 @@ def recognise(head: bytes) -> str:
     """
     other = next((what for start, what in _OTHERS.items() if head.startswith(start)), "")
     if head[4:8] == b"ftyp":
-        brands = [head[i : i + 4] for i in range(8, int.from_bytes(head[:4], "big"), 4)]
+        size = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = [head[i : i + 4] for i in range(8, size, 4)]
         if any(brand in _AVIF_BRANDS for brand in brands):
             return "AVIF"
         is_heif = any(brand in _HEIF_BRANDS for brand in brands)

@@ -19,8 +19,10 @@ END_MARKER = bytes((0xFF, END))
 _TABLES = 0xC4  # for Huffman codes
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA)
-_HUFFMAN = (0xC0, 0xC1, 0xC2)
-_SEGMENTS = (_TABLES, 0xCC, SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE)
+_HUFFMAN, _ARITHMETIC = (0xC0, 0xC1, 0xC2), (0xC9, 0xCA)
+_FAST = (0xC0, 0xC1)
+_RESTARTS = 0xDD
+_SEGMENTS = (_TABLES, 0xCC, SCAN, 0xDB, 0xDC, _RESTARTS, *range(0xE0, 0xF0), 0xFE)
 
 # The next marker behind coded data, in which FF is followed by 00, and RST markers may stand.
 _next_marker = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]").search
@@ -96,6 +98,9 @@ def inspect(header: Sequence[Segment], coded: bytes, has_end: bool) -> str:
       Damaged: the data is damaged for certain.
     """
     frame = next(segment for segment in header if segment.marker in _FRAMES)
+    if frame.marker not in (*_HUFFMAN, *_ARITHMETIC):
+        # libjpeg-turbo dies of those without loss.
+        return "could not be checked for damage (a rare kind)"
     scans = _scans(header, coded)
     # Zeros at the end may be data, padding, or what was reserved for a copy that was cut off.
     without_zeros = coded.rstrip(b"\0")
@@ -104,13 +109,15 @@ def inspect(header: Sequence[Segment], coded: bytes, has_end: bool) -> str:
     is_complete = _is_complete(frame, scans)
     if not has_end and not is_complete:
         raise Damaged("truncated between its scans")
-    warning = _warning(header, frame.marker in _SEQUENTIAL, coded)
+    warning = _warning(header, frame, coded)
     if _SUSPICIOUS in warning and len(coded) - len(without_zeros) >= _HOLE:
-        warning = _warning(header, frame.marker in _SEQUENTIAL, without_zeros + b"\0")
+        warning = _warning(header, frame, without_zeros + b"\0")
     if _SUSPICIOUS in warning:
         return f"may be damaged ({warning})"
     if any(sign in warning for sign in _DAMAGE):
         raise Damaged(warning)
+    if not has_end and frame.marker in _ARITHMETIC:
+        return "may be damaged (its end is missing)"  # of which this code gives no sign
     if warning:
         return f"could not be checked for damage ({warning})"
     return "" if is_complete else "may be damaged (a scan is missing)"
@@ -172,11 +179,12 @@ def _layout(header: bytes) -> _Layout:
 def _has_hole(scan: _Scan, coded: bytes) -> bool:
     """Whether data was overwritten with zeros, such as by a copy that was cut off.
 
-    Where the code that is all zeros means a coefficient, so many of them are in no photograph.
+    Where the code that is all zeros means a coefficient, so many of them are in no photograph. Nor
+    are so many bits of coefficients, which a later scan brings.
     """
     layout = _layout(scan.header)
     sizes = [scan.zeros.get(code, 0) & 15 for code in layout.components.values()]
-    if layout.last == 0 or layout.before or not any(sizes):
+    if layout.last == 0 or not (layout.before or any(sizes)):
         return False
     return coded.find(bytes(_HOLE), scan.start, scan.end) >= 0
 
@@ -208,13 +216,29 @@ def can_inspect() -> bool:
     return _second_reader() is not None
 
 
-def _warning(header: Sequence[Segment], is_sequential: bool, coded: bytes) -> str:
+def _has_few_units(frame: Segment) -> bool:
+    """Whether an image has fewer units of coding (MCUs) than a restart interval can be long."""
+    height, width = (int.from_bytes(frame.content[i : i + 2], "big") for i in (1, 3))
+    factors = frame.content[7::3]
+    if not factors or not height:
+        return False
+    rows, columns = (8 * max(f & 15 for f in factors), 8 * max(f >> 4 for f in factors))
+    return rows * columns > 0 and -(-height // rows) * -(-width // columns) < 2**16 - 1
+
+
+def _warning(header: Sequence[Segment], frame: Segment, coded: bytes) -> str:
     """Returns the first thing that the second reader says of the data, "" for nothing."""
     decode = _second_reader()
     if decode is None:
         return ""
     *tables, scan = header
-    if is_sequential:
+    if frame.marker in _FAST and _has_few_units(frame):
+        restarts = [segment for segment in header if segment.marker == _RESTARTS]
+        if not any(any(segment.content) for segment in restarts):
+            # Where restarts are possible, libjpeg-turbo takes its slower way, which finds more
+            # damage. None is reached in so long an interval.
+            tables.append(Segment(_RESTARTS, b"\xff\xff"))
+    if frame.marker in _SEQUENTIAL:
         # Some encoders write other numbers there, which have no effect but hide later warnings.
         scan = scan._replace(content=scan.content[:-3] + bytes((0, 63, 0)))
     segments = b"".join(segment.stored() for segment in (*tables, scan))

@@ -17,22 +17,35 @@ _limit_lock = threading.Lock()
 _logger = logging.getLogger("PIL")
 
 
+_quiet_lock = threading.Lock()
+_num_quiet = 0  # how many threads are in a block of `quiet`
+_before = contextlib.ExitStack()  # restores what was before the first of them
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back Pillow's warnings and log records for the block.
+    """Holds back Python's warnings and Pillow's log records for the block, in all threads.
 
     They name no file, and show two lines of source code. What matters of them, `reading` says.
     """
-    handler, propagate = logging.NullHandler(), _logger.propagate
-    _logger.addHandler(handler)
-    _logger.propagate = False
-    try:
-        with warnings.catch_warnings():
+    global _num_quiet
+    with _quiet_lock:
+        if _num_quiet == 0:
+            _before.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            yield
+            handler = logging.NullHandler()
+            _before.callback(_logger.removeHandler, handler)
+            _before.callback(setattr, _logger, "propagate", _logger.propagate)
+            _logger.addHandler(handler)
+            _logger.propagate = False
+        _num_quiet += 1
+    try:
+        yield
     finally:
-        _logger.propagate = propagate
-        _logger.removeHandler(handler)
+        with _quiet_lock:
+            _num_quiet -= 1
+            if _num_quiet == 0:
+                _before.close()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # The others whose content is looked at, if they stand where they belong.
-_BEFORE_PIXELS = (b"acTL", b"fcTL", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_COLOURS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_BEFORE_PIXELS = (b"acTL", b"fcTL", *_COLOURS)
 _ANYWHERE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 _is_name = re.compile(rb"[A-Za-z]{4}").fullmatch
@@ -57,6 +58,7 @@ class _Parts(NamedTuple):
     clear: bytes | None  # content of tRNS
     pixels: bytes  # the file for Pillow
     others: list[_Chunk]
+    notes: tuple[str, ...]  # see `Source`
 
 
 def read(file: BinaryIO, whole: bool) -> Source:
@@ -84,22 +86,31 @@ def read(file: BinaryIO, whole: bool) -> Source:
         bits=depth,
         has_joined_bytes=(depth, color_type) == (16, _GRAY_ALPHA),
         clear_colour=_clear_colour(parts),
+        notes=parts.notes,
         inspect=lambda: _inspect(parts),
     )
 
 
 def _parts(file: BinaryIO, whole: bool) -> _Parts:
     header, palette, clear, others = b"", b"", None, []
+    notes: dict[str, None] = {}  # each once
     pixels = io.BytesIO()
     for chunk in _chunks(file, whole):
         name = chunk.name
         has_pixels = pixels.tell() > 0
         if name == b"IEND" or (name == b"IHDR" and header):
             break
+        if name[:1].isupper() and name not in _PIXEL_CHUNKS:
+            raise Refused(f"needs the unknown PNG chunk {name.decode()}; convert it to a usual PNG")
         if not header and name != b"IHDR":
             raise Damaged("its header is missing")
         if name == b"IHDR":
             header = chunk.content
+        elif name == b"PLTE" and not chunk.is_whole:
+            if header[9:10] == bytes((_PALETTE,)):  # elsewhere it is but advice
+                raise Damaged("wrong checksum of its PLTE chunk")
+        elif name in _COLOURS and not chunk.is_whole:
+            notes["what it says of its colours is damaged; they are taken as sRGB"] = None
         elif name == b"PLTE":
             palette = palette or chunk.content
         elif name == b"tRNS":
@@ -110,14 +121,16 @@ def _parts(file: BinaryIO, whole: bool) -> _Parts:
             _write(pixels, name, chunk.content)
             if not whole:
                 break
-        elif name[:1].isupper():
-            raise Refused(f"needs the unknown PNG chunk {name.decode()}; convert it to a usual PNG")
         elif name in _ANYWHERE or (name in _BEFORE_PIXELS and not has_pixels):
             others.append(chunk)
     if not pixels.tell():
         raise Damaged("it holds no pixels")
     _write(pixels, b"IEND", b"")
-    return _Parts(header, palette, clear, pixels.getvalue(), others)
+    bands = {_GRAY: 1, _RGB: 3}.get(header[9], 0)
+    if clear is not None and len(clear) < 2 * bands:
+        notes["its tRNS chunk is cut, and is passed over"] = None
+        clear = None
+    return _Parts(header, palette, clear, pixels.getvalue(), others, tuple(notes))
 
 
 def _write_header(pixels: io.BytesIO, header: bytes, palette: bytes, clear: bytes | None) -> None:
@@ -152,6 +165,8 @@ def _checksum(name: bytes, content: bytes) -> bytes:
 def _chunks(file: BinaryIO, whole: bool) -> Iterator[_Chunk]:
     """Yields the whole chunks up to where the file ends or is no longer readable.
 
+    Palettes and chunks about colours are also yielded where their checksum is wrong.
+
     Args:
       file: binary file.
       whole: whether to read pixels; otherwise the chunks of them are empty and count as whole.
@@ -168,6 +183,10 @@ def _chunks(file: BinaryIO, whole: bool) -> Iterator[_Chunk]:
             start = chunk.end
         elif chunk is not None and chunk.name == b"IEND":
             return
+        elif chunk is not None and chunk.end <= size and chunk.name in (b"PLTE", *_COLOURS):
+            yield chunk
+            start = chunk.end if _starts_chunk(file, chunk.end, size) else start + 1
+            start = start if start == chunk.end else _next_known(file, start, size)
         elif chunk is not None and chunk.name in _PIXEL_CHUNKS:
             if chunk.end > size:
                 raise Damaged("truncated")
@@ -250,8 +269,6 @@ def _clear_colour(parts: _Parts) -> tuple[int, ...] | None:
     if parts.clear is None or color_type not in (_GRAY, _RGB):
         return None
     bands = _BANDS[color_type]
-    if len(parts.clear) < 2 * bands:
-        raise Damaged("its tRNS chunk is cut")
     largest = 2**depth - 1
     scale = 1 if depth == 16 else 255 // largest
     # The format says that only the low bits count.

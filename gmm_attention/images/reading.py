@@ -98,7 +98,7 @@ def read_image(
       hidden.
     - JPEG data that is damaged is refused, or read with a warning if it may be whole. Damage to
       few bytes need not show.
-    - CMYK is refused, because its colours are a guess without its profile. Animations and files
+    - CMYK is refused, since it is made for print. Animations and files
       of several pages are refused, because only one page would be kept; thumbnails, reduced
       pictures and masks are no pages. Float, 32-bit and signed samples are refused, because only
       their author knows their range. Cameras' raw files are refused.
@@ -231,6 +231,8 @@ def _naming(path: object) -> Iterator[None]:
         raise ImageError(f"{path}: {error}") from error
     except Damaged as error:
         raise ImageError(f"{path}: damaged ({error}); copy or export it again") from error
+    except MemoryError:
+        raise
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(
@@ -243,12 +245,16 @@ def _read(source: Source, image: ImageFile.ImageFile, path: object) -> np.ndarra
     """Decodes to uint8 [H, W, 3]; `path` is named in errors."""
     _check_kind(source, image, path)
     is_gray = image.mode in _GRAY_MODES or source.has_joined_bytes
+    # Pillow has divided such colours by an alpha that may be 0.
+    is_premultiplied = "a" in _rawmode(image)
     with _naming(path):
         samples = _samples(source, image)
         suspicion = source.inspect()
+    for note in source.notes:
+        _logger.warning("%s: " + note, path)  # the text is the kind of the warning
     if suspicion:
         _logger.warning("%s: its JPEG data %s", path, suspicion)
-    rgb = _opaque_rgb(samples, source.clear_colour, path)
+    rgb = _opaque_rgb(samples, source.clear_colour, is_premultiplied, path)
     del samples
     if rgb.dtype == np.uint16:
         rgb = _round_to_8_bits(rgb)
@@ -279,9 +285,7 @@ def _is_deep(source: Source, image: ImageFile.ImageFile) -> bool:
 def _check_kind(source: Source, image: ImageFile.ImageFile, path: object) -> None:
     """Refuses samples that Pillow would decode into wrong colours."""
     if image.mode == "CMYK":
-        raise ImageError(
-            f"{path}: CMYK colours, which have no RGB without a profile; convert it to sRGB"
-        )
+        raise ImageError(f"{path}: CMYK colours, made for print; convert it to sRGB")
     if image.mode in ("F", "I"):
         raise ImageError(
             f"{path}: float, signed or 32-bit samples; convert it to 8 bits, which takes a choice "
@@ -333,13 +337,18 @@ def _with_rawmode(tile: Any, rawmode: str) -> Any:
 
 
 def _opaque_rgb(
-    samples: np.ndarray, clear_colour: tuple[int, ...] | None, path: object
+    samples: np.ndarray,
+    clear_colour: tuple[int, ...] | None,
+    is_premultiplied: bool,
+    path: object,
 ) -> np.ndarray:
     """Drops transparency of which no pixel has any; refuses any other.
 
     Args:
       samples: uint8 or uint16 [H, W, 3 or 4].
       clear_colour: see `Source`.
+      is_premultiplied: whether the file's colours are multiplied by alpha, so that they are lost
+        where it is 0.
       path: named in errors.
     """
     some = everything = False
@@ -351,7 +360,7 @@ def _opaque_rgb(
     elif samples.shape[2] == 4:
         alpha = samples[..., 3]
         some, everything = alpha.min() < np.iinfo(alpha.dtype).max, alpha.max() == 0
-    if everything:
+    if everything and not is_premultiplied:
         # Programs write so that do not fill a channel that they do not use.
         _logger.warning("%s: transparent everywhere, which is taken as opaque", path)
     elif some:

@@ -30,6 +30,7 @@ class Source(NamedTuple):
       has_joined_bytes: Pillow takes the two bytes of 16-bit samples, gray and alpha, as four
         samples of 8 bits.
       clear_colour: samples of the colour that means transparency, as Pillow decodes them, or None.
+      notes: what to warn of, in words that follow the file's name.
       inspect: function to call after decoding, which finds damage that decoders pass over. It
         raises Damaged, or returns a suspicion in words that follow the file's name, or "".
     """
@@ -41,4 +42,5 @@ class Source(NamedTuple):
     bits: int = 8
     has_joined_bytes: bool = False
     clear_colour: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
     inspect: Callable[[], str] = lambda: ""

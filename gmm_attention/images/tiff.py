@@ -24,7 +24,7 @@ _NEW_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 1 | 4
 _SUBFILE_TYPE, _REDUCED = 255, 2
 _BITS_PER_SAMPLE = 258
 _COMPRESSION, _JPEG = 259, 7
-_PHOTOMETRIC, _COLOUR_FILTERS, _LINEAR_RAW = 262, 32803, 34892
+_PHOTOMETRIC, _MASK, _COLOUR_FILTERS, _LINEAR_RAW = 262, 4, 32803, 34892
 _STRIP_STARTS, _STRIP_SIZES = 273, 279
 _TILE_STARTS, _TILE_SIZES = 324, 325
 _DIRECTORIES_BELOW = 330
@@ -64,6 +64,8 @@ def read(file: BinaryIO, whole: bool) -> Source:
     pillow.silence_libtiff()
     end = file.seek(0, io.SEEK_END)
     tags = Tags(lambda start, size: _read(file, start, size) if start < end else b"")
+    if tags.is_big and tags.order == ">":  # which Pillow takes for a small one
+        raise Refused("a big-endian BigTIFF file, which is not read; convert it to PNG")
     pages = list(_chain(tags))
     if not pages:
         raise Damaged("it holds no directory")
@@ -131,6 +133,7 @@ def _is_extra(tags: Tags, page: _Page) -> bool:
     return bool(
         tags.integer(page.entries.get(_NEW_SUBFILE_TYPE)) & _REDUCED_OR_MASK
         or tags.integer(page.entries.get(_SUBFILE_TYPE)) == _REDUCED
+        or tags.integer(page.entries.get(_PHOTOMETRIC)) == _MASK
     )
 
 
@@ -210,5 +213,6 @@ def _inspect(tags: Tags, page: _Page) -> str:
         part = tags.read(start, size)
         # Both begin with a start marker, and the tables end with an end marker.
         whole = io.BytesIO(tables.removesuffix(END_MARKER) + part[2:] if tables else part)
-        suspicion = suspicion or jpeg.read(whole, whole=True).inspect()
+        found = jpeg.read(whole, whole=True).inspect()  # of all, since the next may refuse
+        suspicion = suspicion or found
     return suspicion

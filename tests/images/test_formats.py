@@ -6,6 +6,7 @@ import pytest
 from image_files import EVERY_KIND, assert_refused, encoded, noise, reader
 from PIL import Image
 
+from gmm_attention.errors import ImageError
 from gmm_attention.images import read_image
 
 
@@ -75,3 +76,11 @@ def test_the_content_decides_not_the_name(tmp_path, kind, name):
     data = encoded(Image.fromarray(noise(8, 16, 3)), **EVERY_KIND[kind])
     (tmp_path / name).write_bytes(data)
     assert read_image(tmp_path / name).shape == (8, 16, 3)
+
+
+def test_a_first_box_of_any_length_is_read_at_once(tmp_path):
+    read = reader(tmp_path)
+    for size in (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1"):
+        for brand in (b"avif", b"heic", b"isom"):
+            with pytest.raises(ImageError):
+                read(size + b"ftyp" + brand + bytes(8))

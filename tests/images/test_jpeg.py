@@ -13,6 +13,7 @@ from PIL import Image
 
 from gmm_attention.errors import ImageError
 from gmm_attention.images import read_image, read_size
+from gmm_attention.images.jpeg_data import SCAN, Segment, inspect
 from gmm_attention.images.reading import read_header
 
 y, x = np.mgrid[:96, :128]
@@ -111,6 +112,30 @@ def test_data_with_zeros_in_it_is_refused(read, kind):
     start = data_start(data)
     for place in np.linspace(start, len(data) - 600, 15).astype(int):
         assert_refused(read, data[:place] + bytes(512) + data[place + 512 :], "damaged")
+
+
+@pytest.mark.parametrize("size", [100, 512])
+def test_zeros_in_any_scan_of_a_progressive_file_are_told(read, size, caplog):
+    data, silent = jpeg(**KINDS["progressive"]), 0
+    expected = read(data)
+    for place in np.linspace(data_start(data), len(data) - 600, 30).astype(int):
+        caplog.clear()
+        try:
+            result = read(data[:place] + bytes(size) + data[place + size :])
+        except ImageError:
+            continue
+        silent += not (caplog.records or np.array_equal(result, expected))
+    assert silent <= 1
+
+
+def test_the_second_reader_gets_no_kind_that_it_dies_of():
+    frame = Segment(0xC3, bytes((8, 0, 8, 0, 8, 1, 1, 0x11, 0)))  # without loss
+    scan = Segment(SCAN, bytes((1, 1, 0, 1, 0, 0)))
+    assert "could not be checked" in inspect([frame, scan], b"some data", has_end=True)
+    # Of arithmetic coding nothing shows where it was cut.
+    frame = frame._replace(marker=0xC9)
+    scan = scan._replace(content=bytes((1, 1, 0, 0, 63, 0)))
+    assert "its end is missing" in inspect([frame, scan], bytes(range(1, 40)), has_end=False)
 
 
 def test_a_picture_of_one_colour_is_no_hole(read, caplog):

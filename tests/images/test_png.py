@@ -118,10 +118,37 @@ def test_damage_to_the_pixels_is_refused(read):
         png(indices, PALETTE, before=palette[:-1]),
         png(indices, PALETTE, before=palette + broken(chunk(b"tRNS", b"\xff"))),
         png(samples, RGB, before=broken(chunk(b"tRNS", bytes(6)))),
-        png(samples, RGB, before=chunk(b"tRNS", bytes(5))),
     ):
         assert_refused(read, data, "damaged")
     assert_refused(read, png(samples, RGB, before=chunk(b"CgBI", bytes(4))), "CgBI")
+
+
+def test_what_has_no_effect_on_the_pixels_may_be_damaged(read, caplog):
+    samples = noise(20, 30, 3)
+    palette = chunk(b"PLTE", COLOURS.tobytes())
+    np.testing.assert_array_equal(read(png(samples, RGB, before=broken(palette))), samples)
+    assert not caplog.records
+    data = png(samples, RGB, before=chunk(b"tRNS", bytes(5)))
+    np.testing.assert_array_equal(read(data), samples)
+    assert caplog.messages[0].endswith("some image: its tRNS chunk is cut, and is passed over")
+
+
+@pytest.mark.parametrize(
+    "content", [(b"gAMA", struct.pack(">I", 100000)), (b"cICP", bytes([9, 16, 0, 1]))]
+)
+def test_damage_to_what_tells_the_colours_is_told_once(read, content, caplog):
+    samples = noise(20, 30, 3)
+    data = png(samples, RGB, before=broken(chunk(*content)) * 2)
+    np.testing.assert_array_equal(read(data), samples)
+    (message,) = caplog.messages
+    assert message.endswith(
+        "some image: what it says of its colours is damaged; they are taken as sRGB"
+    )
+
+
+def test_a_png_of_apple_is_refused_as_such(read):
+    whole = png(noise(20, 30, 3), RGB)
+    assert_refused(read, whole[:8] + chunk(b"CgBI", bytes(4)) + whole[8:], "CgBI")
 
 
 DEPTHS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(RGB, 8), (RGB, 16)]

@@ -1,5 +1,6 @@
 """Reading and writing images; every file is made by the test itself."""
 
+import concurrent.futures
 import contextlib
 import io
 import logging
@@ -27,6 +28,7 @@ from image_files import (
     tiff,
 )
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from gmm_attention.errors import ImageError
 from gmm_attention.images import read_image, read_size
@@ -446,3 +448,25 @@ def test_size_is_read_without_the_pixels(tmp_path, kind, monkeypatch):
     assert read_size(path) == (30, 20)
     with pytest.raises(ImageError, match="20x30 pixels .* limit of 599; "):
         read_size(path, max_pixels=599)
+
+
+def test_threads_leave_warnings_and_loggers_as_they_were(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(40, 40, 3)).save(path)
+    before = list(warnings.filters), logging.getLogger("PIL").propagate
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(read_image, [path] * 200):
+            pass
+    assert (list(warnings.filters), logging.getLogger("PIL").propagate) == before
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(noise(40, 40, 3)).save(path)
+
+    def load(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImageFile, "load", load)
+    with pytest.raises(MemoryError):
+        read_image(path)

@@ -202,3 +202,24 @@ def test_damaged_directories_are_refused(read):
     data = tiff(Page(PHOTOGRAPH))
     for place in (b"\0\0\0\0", b"\xff\xff\xff\xff", struct.pack("<I", len(data))):
         assert_refused(read, data[:4] + place + data[8:], "damaged")
+
+
+def test_a_mask_by_its_samples_is_no_page(read):
+    mask = Page(MASK, {PHOTOMETRIC: ("H", [4])})
+    np.testing.assert_array_equal(read(tiff(Page(PHOTOGRAPH), mask)), PHOTOGRAPH)
+
+
+def test_colours_that_a_clear_alpha_has_wiped_out_are_refused(read, caplog):
+    samples = np.dstack([PHOTOGRAPH, np.zeros_like(MASK)])
+    for extra, refused in ((1, True), (2, False)):  # multiplied by alpha, or not
+        page = Page(samples, {PHOTOMETRIC: ("H", [2]), 338: ("H", [extra])})
+        if refused:
+            assert_refused(read, tiff(page), "transparent")
+        else:
+            np.testing.assert_array_equal(read(tiff(page)), PHOTOGRAPH)
+            assert "taken as opaque" in caplog.text
+
+
+def test_a_kind_that_pillow_takes_for_another_is_named(read):
+    assert_refused(read, tiff(Page(PHOTOGRAPH), order=">", big=True), "big-endian BigTIFF")
+    np.testing.assert_array_equal(read(tiff(Page(PHOTOGRAPH), big=True)), PHOTOGRAPH)
