@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from gmm_attention.errors import ImageError
 from gmm_attention.images import icc
@@ -65,6 +63,12 @@ _TRANSFERS = {
 # of 2.2 instead of sRGB's curve makes 9.
 _TOLERANCE = 3
 
+# Linear light above which each of sRGB's levels 1 to 255 is the nearest.
+_HALVES = (np.arange(255) + 0.5) / 255
+_STEPS = np.where(_HALVES < 0.04045, _HALVES / 12.92, ((_HALVES + 0.055) / 1.055) ** 2.4).astype(
+    np.float32
+)
+
 # Pixels that are converted at a time, to need little memory beside the image and the result.
 _STRIP = 2**20
 
@@ -94,35 +98,50 @@ class Colours(NamedTuple):
 
 
 class _Conversion(NamedTuple):
-    """A way to sRGB: Pillow's transform of RGB (or gray) samples, and uint8 [256] for grays."""
+    """A way to sRGB, of samples of 8 or of 16 bits.
 
-    transform: Any
+    Attributes:
+      convert: function of uint8 or uint16 pixels [N, 3] -> uint8 [N, 3].
+      grays: uint8 [256] or [65536], what each gray becomes.
+    """
+
+    convert: Callable[[np.ndarray], np.ndarray]
     grays: np.ndarray
 
 
 def to_srgb(image: np.ndarray, colours: Colours, is_gray: bool, path: object) -> np.ndarray:
-    """Converts an image to sRGB, relative to white; colours outside of sRGB become the nearest.
+    """Converts an image to 8 bits of sRGB, relative to white.
+
+    Colours outside of sRGB become the nearest.
 
     Where a file says several things of its colours, the first counts, as in PNG's third edition:
     cICP, ICC profile, sRGB, gAMA and cHRM, and then EXIF. Colours that cannot be converted are
     taken as sRGB, which one log record of level WARNING says; a conversion is not worth a word. An
     image without any colour stays so to the last bit.
 
+    Samples of 16 bits are converted before they are rounded: 8 bits of linear light would have too
+    few dark levels. Those of a profile that consists of tables are rounded first, to the nearest
+    of value / 257.
+
     Args:
-      image: uint8 [H, W, 3].
+      image: uint8 or uint16 [H, W, 3], of which white is 255 or 65535.
       colours: what the image's file says of them.
       is_gray: whether the file's samples are one channel, here repeated three times.
       path: named in errors and warnings.
 
     Returns:
-      uint8 [H, W, 3]; the same array if there is nothing to convert.
+      uint8 [H, W, 3]; the same array if it is uint8 and there is nothing to convert.
 
     Raises:
       ImageError: colours of high dynamic range.
     """
+    conversion = deep = None
     try:
         profile = _profile(colours, path)
-        conversion = None if profile is None else _conversion(profile, is_gray)
+        if profile is not None:
+            conversion = _conversion(profile, is_gray)
+        if profile is not None and conversion is not None and image.dtype == np.uint16:
+            deep = _deep_conversion(profile, is_gray)
     except UnusableColours as error:
         _logger.warning(
             "%s: its %s cannot be used (%s); colours are taken as sRGB",
@@ -130,13 +149,15 @@ def to_srgb(image: np.ndarray, colours: Colours, is_gray: bool, path: object) ->
             error.what,
             error.cause,
         )
+    if image.dtype == np.uint16 and deep is None:
+        image = _by_strips(image, _round_to_8_bits)
+    used = deep or conversion
+    if used is None:
         return image
-    if conversion is None:
-        return image
-    grays, transform = conversion.grays, conversion.transform
+    grays = used.grays
     if is_gray or _is_neutral(image):
         return _by_strips(image, lambda samples: grays[samples[:, :1]])
-    return _by_strips(image, lambda samples: _apply(transform, samples[None])[0])
+    return _by_strips(image, used.convert)
 
 
 def _profile(colours: Colours, path: object) -> bytes | None:
@@ -213,62 +234,111 @@ def _conversion(profile: bytes, is_gray: bool) -> _Conversion | None:
     parts, space = icc.tags(profile), icc.space(profile)
     if space == "gray" and not is_gray:
         raise UnusableColours("it is for gray samples")
+    colours = _test_colours()
     try:
-        transform = _transform(profile, "L" if space == "gray" else "RGB")
+        if space == "gray":
+            conversion = _gray_conversion(profile, 257 * np.arange(256, dtype=np.uint16))
+        else:
+            conversion = _rgb_conversion(profile)
     except ImportError as error:
         # By its name then, because most photographs have a profile of sRGB.
         if icc.description(parts).startswith("sRGB"):
             return None
         raise UnusableColours("this Pillow was built without LittleCMS") from error
-    ramp = np.arange(256, dtype=np.uint8)
-    before = np.stack([ramp] * 3, axis=-1)
-    if space == "gray":
-        after = _apply(transform, ramp[None])[0]
-    else:
-        some = ramp[::15]
-        mixed = np.stack(np.meshgrid(some, some, some), axis=-1).reshape(-1, 3)
-        before = np.concatenate([before, mixed])
-        after = _apply(transform, before[None])[0]
-    if np.abs(before.astype(np.int16) - after).max() <= _TOLERANCE:
+    if np.abs(colours.astype(np.int16) - conversion.convert(colours)).max() <= _TOLERANCE:
         return None
-    # Green has most of the light of a gray. The others differ by rounding, or by a scanner's tint.
-    grays = after[:256, 1]
-    if int(grays[-1]) - int(grays[0]) < 128:
+    if int(conversion.grays[-1]) - int(conversion.grays[0]) < 128:
         # Such as from primaries that are all zero.
         raise UnusableColours("white would become as dark as black")
-    return _Conversion(transform, grays)
+    return conversion
 
 
-def _transform(profile: bytes, mode: str) -> Any:
-    """Builds Pillow's transform to sRGB of samples in a mode, "L" or "RGB".
+def _test_colours() -> np.ndarray:
+    """Returns uint8 [256 + 18 ** 3, 3]: all grays, and then mixed colours."""
+    ramp = np.arange(256, dtype=np.uint8)
+    some = ramp[::15]
+    mixed = np.stack(np.meshgrid(some, some, some), axis=-1).reshape(-1, 3)
+    return np.concatenate([np.stack([ramp] * 3, axis=-1), mixed])
 
-    It keeps white and black where they are: white paper stays white under any light, and a black
-    that is not quite zero in the profile becomes zero. Other intents would change nothing for most
-    profiles, which consist of primaries and curves.
 
-    Raises:
-      ImportError: Pillow was built without LittleCMS.
-      UnusableColours: the profile is damaged.
+def _gray_conversion(profile: bytes, samples: np.ndarray) -> _Conversion:
+    """Converts from a profile of gray samples; `samples` are all that there are, uint16 [N]."""
+    transform = icc.transform(profile, None, "I;16", "RGB")
+    grays = icc.apply(transform, samples[None])[0, :, 1]
+    return _Conversion(lambda pixels: grays[pixels], grays)
+
+
+def _rgb_conversion(profile: bytes) -> _Conversion:
+    """Converts from a profile of RGB samples, of 8 bits."""
+    transform = icc.transform(profile, None, "RGB", "RGB")
+
+    def convert(pixels: np.ndarray) -> np.ndarray:
+        return icc.apply(transform, pixels[None])[0]
+
+    return _with_grays(convert, np.arange(256, dtype=np.uint8))
+
+
+def _with_grays(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> _Conversion:
+    # Green has most of the light of a gray. The others differ by rounding, or by a scanner's tint.
+    return _Conversion(convert, convert(np.stack([samples] * 3, axis=-1))[:, 1])
+
+
+@functools.lru_cache(maxsize=16)
+def _deep_conversion(profile: bytes, is_gray: bool) -> _Conversion | None:
+    """Returns the conversion of samples of 16 bits, or None if only 8 of them can be converted.
+
+    Pillow hands only 8 bits of colour samples to LittleCMS, but all 16 of gray ones. So LittleCMS
+    reads a profile's curves, each as if it were that of a gray, and the matrix is applied here.
+
+    Args:
+      profile: one for which `_conversion` returns a conversion.
+      is_gray: as for `_conversion`.
     """
-    # Imported here, because few files need it, and some builds of Pillow lack it.
-    from PIL import ImageCms
-
+    ramp = np.arange(65536, dtype=np.uint16)
+    if icc.space(profile) == "gray":
+        return _gray_conversion(profile, ramp)
+    parts = icc.tags(profile)
+    primaries = icc.primaries(parts)
+    if primaries is None:
+        return None
     try:
-        return ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
-            mode,
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE,
-        )
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
-        raise UnusableColours("it is damaged or of an unknown kind") from error
+        curves = [icc.light(parts[name], ramp) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    except (KeyError, UnusableColours):
+        return None
+    conversion = _with_grays(_by_matrix(curves, primaries), ramp)
+    # Of a profile with tables beside its matrix, the tables count. Then, and wherever LittleCMS
+    # understands a profile otherwise, its results differ.
+    wanted, colours = _conversion(profile, is_gray), _test_colours()
+    assert wanted is not None
+    found = conversion.convert(257 * colours.astype(np.uint16)).astype(np.int16)
+    return conversion if np.abs(found - wanted.convert(colours)).max() <= 1 else None
 
 
-def _apply(transform: Any, samples: np.ndarray) -> np.ndarray:
-    """Applies Pillow's transform to uint8 [1, N, 3] or gray [1, N]; returns uint8 [1, N, 3]."""
-    return np.asarray(transform.apply(Image.fromarray(samples)))
+def _by_matrix(
+    curves: list[np.ndarray], primaries: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from uint16 pixels [N, 3] to sRGB, uint8 [N, 3].
+
+    Args:
+      curves: linear light of each sample of red, green and blue, float32 [65536].
+      primaries: float64 [3, 3] from linear light to XYZ.
+    """
+    # Black becomes zero, as in `icc.transform`. LittleCMS takes none that is lighter than L* = 50.
+    black = float(primaries[1] @ [curve[0] for curve in curves])
+    black = black if 0 < black < 0.184 else 0.0
+    matrix = (np.linalg.solve(icc.matrix(_SRGB), primaries) / (1 - black)).astype(np.float32)
+    offset = np.float32(black / (1 - black))
+
+    def convert(pixels: np.ndarray) -> np.ndarray:
+        red, green, blue = (curve[pixels[:, band]] for band, curve in enumerate(curves))
+        levels = np.empty(pixels.shape, np.uint8)
+        # No matrix product: its last bits may depend on the number of pixels.
+        for band, row in enumerate(matrix):
+            light = row[0] * red + row[1] * green + row[2] * blue - offset
+            levels[:, band] = np.searchsorted(_STEPS, light)
+        return levels
+
+    return convert
 
 
 def _is_neutral(image: np.ndarray) -> bool:
@@ -277,7 +347,7 @@ def _is_neutral(image: np.ndarray) -> bool:
 
 
 def _by_strips(image: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Converts uint8 [H, W, 3] by a function of pixels, [N, 3] -> [N, 3] or [N, 1]."""
+    """Converts [H, W, 3] to uint8 by a function of pixels, [N, 3] -> [N, 3] or [N, 1]."""
     converted = np.empty(image.shape, np.uint8)
     pixels = converted.reshape(-1, 3)
     for place, samples in _strips(image):
@@ -286,8 +356,13 @@ def _by_strips(image: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -
 
 
 def _strips(image: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields some pixels after others, each time their place among all and uint8 [N, 3]."""
+    """Yields some pixels after others, each time their place among all and [N, 3]."""
     pixels = image.reshape(-1, 3)
     for start in range(0, len(pixels), _STRIP):
         place = slice(start, start + _STRIP)
         yield place, pixels[place]
+
+
+def _round_to_8_bits(samples: np.ndarray) -> np.ndarray:
+    """uint16 0..65535 -> uint8 0..255; there are no ties, because 65535 / 255 = 257 is odd."""
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)

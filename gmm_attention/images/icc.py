@@ -7,15 +7,21 @@ here.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 # A curve from samples to linear light, both 0..1: exponent g, then a, b, c, d. It is
 # (a x + b) ** g, and below d the line c x.
 Curve = tuple[float, float, float, float, float]
+
+# The part of a profile that describes the curve of samples that are linear light.
+_LINEAR = b"curv" + bytes(8)
 
 # Transfer functions of high dynamic range, by their numbers in ITU-T H.273.
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
@@ -143,15 +149,29 @@ def hdr_transfer(profile: bytes) -> str | None:
     return "HLG" if "hlg" in found.groups() else "PQ"
 
 
-def matrix_profile(chromaticities: Sequence[float], curve: Curve) -> bytes:
-    """Makes an RGB profile of three primaries and one curve.
+def primaries(parts: dict[bytes, bytes]) -> np.ndarray | None:
+    """Reads the matrix of a profile of primaries and curves.
+
+    Args:
+      parts: the profile's, see `tags`.
+
+    Returns:
+      float64 [3, 3] from linear RGB to XYZ, relative to D50; None if the profile has none.
+    """
+    columns = [parts.get(name, b"")[8:20] for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+    if any(len(column) < 12 for column in columns):
+        return None
+    return np.stack([np.frombuffer(column, ">i4") for column in columns], axis=-1) / 65536
+
+
+def matrix(chromaticities: Sequence[float]) -> np.ndarray:
+    """Computes the matrix from the linear light of three primaries to XYZ.
 
     Args:
       chromaticities: x and y of white, red, green and blue: 8 numbers.
-      curve: of each channel, from samples to linear light.
 
     Returns:
-      an ICC profile, version 4.
+      float64 [3, 3], to XYZ relative to D50.
 
     Raises:
       ValueError: the primaries make no triangle around a white that eyes can adapt to.
@@ -163,20 +183,114 @@ def matrix_profile(chromaticities: Sequence[float], curve: Curve) -> bytes:
     if x.min() < 0 or y.min() <= 0 or (x + y).max() > 1.001:
         raise ValueError("chromaticities of no light")
     points = np.stack([x, y, 1 - x - y])
-    white, primaries = points[:, 0] / y[0], points[:, 1:]
+    white, directions = points[:, 0] / y[0], points[:, 1:]
     cones = _BRADFORD @ white
-    if abs(np.linalg.det(primaries)) < 1e-4 or cones.min() < 0.1 or cones.max() > 10:
+    if abs(np.linalg.det(directions)) < 1e-4 or cones.min() < 0.1 or cones.max() > 10:
         raise ValueError("no triangle, or no white")
-    shares = np.linalg.solve(primaries, white)
+    shares = np.linalg.solve(directions, white)
     if shares.min() <= 0:
         raise ValueError("white outside of the triangle")
     adaptation = np.linalg.solve(_BRADFORD, np.diag(_BRADFORD @ _D50 / cones) @ _BRADFORD)
-    columns = adaptation @ (primaries * shares)
+    return adaptation @ (directions * shares)
+
+
+def matrix_profile(chromaticities: Sequence[float], curve: Curve) -> bytes:
+    """Makes an RGB profile of three primaries and one curve.
+
+    Args:
+      chromaticities: x and y of white, red, green and blue: 8 numbers.
+      curve: of each channel, from samples to linear light.
+
+    Returns:
+      an ICC profile, version 4.
+
+    Raises:
+      ValueError: as for `matrix`.
+    """
     parts = {b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50)}
-    for letter, column in zip((b"r", b"g", b"b"), columns.T):
+    for letter, column in zip((b"r", b"g", b"b"), matrix(chromaticities).T):
         parts[letter + b"XYZ"] = b"XYZ \0\0\0\0" + _fixed(column)
         parts[letter + b"TRC"] = b"para\0\0\0\0" + struct.pack(">HH", 3, 0) + _fixed(curve)
-    return _assemble(parts)
+    return _assemble(parts, b"RGB ")
+
+
+def transform(profile: bytes, target: bytes | None, mode: str, target_mode: str) -> Any:
+    """Builds LittleCMS's transform from the colours of a profile to sRGB, or to those of another.
+
+    That to sRGB keeps white and black where they are: white paper stays white under any light, and
+    a black that is not quite zero in the profile becomes zero. Other intents would change nothing
+    for most profiles, which consist of primaries and curves.
+
+    Args:
+      profile: an ICC profile.
+      target: another, or None for sRGB.
+      mode: Pillow's mode of the samples: "RGB", or "I;16" for 16-bit gray.
+      target_mode: likewise of the results.
+
+    Returns:
+      the transform, for `apply`.
+
+    Raises:
+      ImportError: Pillow was built without LittleCMS.
+      UnusableColours: the profile is damaged.
+    """
+    # Imported here, because few files need it, and some builds of Pillow lack it.
+    from PIL import ImageCms
+
+    flags = ImageCms.Flags.NOCACHE
+    if target is None:
+        flags |= ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if mode == "I;16":
+        # Else it replaces a gray's curve by 33 points, which is 10 levels off for linear light.
+        flags |= ImageCms.Flags.NOOPTIMIZE
+    try:
+        return ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.ImageCmsProfile(
+                ImageCms.createProfile("sRGB") if target is None else io.BytesIO(target)
+            ),
+            mode,
+            target_mode,
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=flags,
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
+        raise UnusableColours("it is damaged or of an unknown kind") from error
+
+
+def apply(transform: Any, samples: np.ndarray) -> np.ndarray:
+    """Converts samples by a transform.
+
+    Args:
+      transform: of `transform`.
+      samples: uint8 [1, N, 3] for mode "RGB", uint16 [1, N] for "I;16".
+
+    Returns:
+      an array of the kind of its other mode.
+    """
+    return np.asarray(transform.apply(Image.fromarray(samples)))
+
+
+def light(curve: bytes, samples: np.ndarray) -> np.ndarray:
+    """Applies a curve of a profile, by LittleCMS: as if it were that of a gray.
+
+    Args:
+      curve: the part of a profile that describes it, such as its rTRC.
+      samples: uint16 [N].
+
+    Returns:
+      float32 [N], linear light 0..1, in steps of 1 / 65535.
+
+    Raises:
+      UnusableColours: the curve is damaged.
+    """
+    found = transform(_gray_profile(curve), _gray_profile(_LINEAR), "I;16", "I;16")
+    return apply(found, samples[None])[0].astype(np.float32) / 65535
+
+
+def _gray_profile(curve: bytes) -> bytes:
+    """Makes a profile of gray samples that have a curve, a part of a profile."""
+    return _assemble({b"wtpt": b"XYZ \0\0\0\0" + _fixed(_D50), b"kTRC": curve}, b"GRAY")
 
 
 def _fixed(numbers: Sequence[float] | np.ndarray) -> bytes:
@@ -184,14 +298,14 @@ def _fixed(numbers: Sequence[float] | np.ndarray) -> bytes:
     return np.rint(np.asarray(numbers) * 65536).astype(">i4").tobytes()
 
 
-def _assemble(parts: dict[bytes, bytes]) -> bytes:
-    """Joins the parts of an RGB profile, behind the header and the table."""
+def _assemble(parts: dict[bytes, bytes], samples: bytes) -> bytes:
+    """Joins the parts of a profile of some samples, behind the header and the table."""
     start = 132 + 12 * len(parts)
     table, data = struct.pack(">I", len(parts)), b""
     for name, part in parts.items():
         table += struct.pack(">4sII", name, start + len(data), len(part))
         data += part
     header = struct.pack(
-        ">I4xI4s4s4s12x4s28x", start + len(data), 4 << 24, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+        ">I4xI4s4s4s12x4s28x", start + len(data), 4 << 24, b"mntr", samples, b"XYZ ", b"acsp"
     )
     return (header + _fixed(_D50)).ljust(128, b"\0") + table + data

@@ -256,8 +256,6 @@ def _read(source: Source, image: ImageFile.ImageFile, path: object) -> np.ndarra
         _logger.warning("%s: its JPEG data %s", path, suspicion)
     rgb = _opaque_rgb(samples, source.clear_colour, is_premultiplied, path)
     del samples
-    if rgb.dtype == np.uint16:
-        rgb = _round_to_8_bits(rgb)
     if source.orientation in _TO_UPRIGHT:
         rgb = _TO_UPRIGHT[source.orientation](rgb)
     # A copy, because an array over Pillow's own memory is read-only.
@@ -366,8 +364,3 @@ def _opaque_rgb(
     elif some:
         raise ImageError(f"{path}: {_TRANSPARENT}")
     return samples[..., :3]
-
-
-def _round_to_8_bits(samples: np.ndarray) -> np.ndarray:
-    """uint16 0..65535 -> uint8 0..255; there are no ties, because 65535 / 255 = 257 is odd."""
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)

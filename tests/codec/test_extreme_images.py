@@ -41,12 +41,18 @@ IMAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=["onnx", pytest.param("tensorflow", marks=needs_tensorflow)])
-def runtime(request):
-    return request.param
+TINY, REAL = "tests/data/tiny", "models/mse-0.0032-n48"
 
 
-@pytest.mark.parametrize("model", ["tests/data/tiny", "models/mse-0.0032-n48"])
+@pytest.mark.parametrize(
+    "runtime, model",
+    [
+        ("onnx", TINY),
+        ("onnx", REAL),
+        pytest.param("tensorflow", TINY, marks=needs_tensorflow),
+        pytest.param("tensorflow", REAL, marks=[needs_tensorflow, pytest.mark.slow]),
+    ],
+)
 @pytest.mark.parametrize("kind", IMAGES)
 def test_extreme_images_are_coded_exactly(runtime, model, kind):
     codec, image = load_once(str(ROOT / model), runtime=runtime), IMAGES[kind]

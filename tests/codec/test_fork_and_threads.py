@@ -139,6 +139,9 @@ def check_first_use(runtime):
 
 
 @needs_fork
+@pytest.mark.parametrize(
+    "runtime", ["onnx", pytest.param("tensorflow", marks=[needs_tensorflow, pytest.mark.slow])]
+)
 def test_a_fork_in_the_midst_of_the_first_use(runtime):
     run(check_first_use, runtime)
 
