@@ -120,8 +120,8 @@ def to_srgb(image: np.ndarray, colours: Colours, is_gray: bool, path: object) ->
     image without any colour stays so to the last bit.
 
     Samples of 16 bits are converted before they are rounded: 8 bits of linear light would have too
-    few dark levels. Those of a profile that consists of tables are rounded first, to the nearest
-    of value / 257.
+    few dark levels. They are rounded first, to the nearest of value / 257, if an RGB profile is
+    more than primaries and curves: if it has tables, or a black that is not quite dark.
 
     Args:
       image: uint8 or uint16 [H, W, 3], of which white is 255 or 65535.
@@ -262,14 +262,14 @@ def _test_colours() -> np.ndarray:
 
 
 def _gray_conversion(profile: bytes, samples: np.ndarray) -> _Conversion:
-    """Converts from a profile of gray samples; `samples` are all that there are, uint16 [N]."""
+    """Makes the conversion from a profile for all its gray samples: uint16 [256] or [65536]."""
     transform = icc.transform(profile, None, "I;16", "RGB")
     grays = icc.apply(transform, samples[None])[0, :, 1]
     return _Conversion(lambda pixels: grays[pixels], grays)
 
 
 def _rgb_conversion(profile: bytes) -> _Conversion:
-    """Converts from a profile of RGB samples, of 8 bits."""
+    """Makes the conversion from a profile of RGB samples of 8 bits."""
     transform = icc.transform(profile, None, "RGB", "RGB")
 
     def convert(pixels: np.ndarray) -> np.ndarray:
@@ -279,6 +279,7 @@ def _rgb_conversion(profile: bytes) -> _Conversion:
 
 
 def _with_grays(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> _Conversion:
+    """Adds what grays become, for all samples that there are: uint8 [256] or uint16 [65536]."""
     # Green has most of the light of a gray. The others differ by rounding, or by a scanner's tint.
     return _Conversion(convert, convert(np.stack([samples] * 3, axis=-1))[:, 1])
 
@@ -306,8 +307,8 @@ def _deep_conversion(profile: bytes, is_gray: bool) -> _Conversion | None:
     except (KeyError, UnusableColours):
         return None
     conversion = _with_grays(_by_matrix(curves, primaries), ramp)
-    # Of a profile with tables beside its matrix, the tables count. Then, and wherever LittleCMS
-    # understands a profile otherwise, its results differ.
+    # LittleCMS has the last word: it prefers tables that a profile has beside its matrix, and makes
+    # a black zero that is not quite dark.
     wanted, colours = _conversion(profile, is_gray), _test_colours()
     assert wanted is not None
     found = conversion.convert(257 * colours.astype(np.uint16)).astype(np.int16)
@@ -323,18 +324,14 @@ def _by_matrix(
       curves: linear light of each sample of red, green and blue, float32 [65536].
       primaries: float64 [3, 3] from linear light to XYZ.
     """
-    # Black becomes zero, as in `icc.transform`. LittleCMS takes none that is lighter than L* = 50.
-    black = float(primaries[1] @ [curve[0] for curve in curves])
-    black = black if 0 < black < 0.184 else 0.0
-    matrix = (np.linalg.solve(icc.matrix(_SRGB), primaries) / (1 - black)).astype(np.float32)
-    offset = np.float32(black / (1 - black))
+    matrix = np.linalg.solve(icc.matrix(_SRGB), primaries).astype(np.float32)
 
     def convert(pixels: np.ndarray) -> np.ndarray:
         red, green, blue = (curve[pixels[:, band]] for band, curve in enumerate(curves))
         levels = np.empty(pixels.shape, np.uint8)
         # No matrix product: its last bits may depend on the number of pixels.
         for band, row in enumerate(matrix):
-            light = row[0] * red + row[1] * green + row[2] * blue - offset
+            light = row[0] * red + row[1] * green + row[2] * blue
             levels[:, band] = np.searchsorted(_STEPS, light)
         return levels
 

@@ -1,8 +1,8 @@
-"""ICC colour profiles: what one says of itself, and small ones made from a few numbers.
+"""ICC colour profiles: what one says of itself, small ones made from a few numbers, and transforms.
 
 A profile is a header of 128 bytes, a table of its parts ("tags"), and the parts. LittleCMS, the
-library that Pillow brings, reads those that describe colours; only what it does not tell is read
-here.
+library that Pillow brings, follows those that describe colours; only what it does not tell, or
+would not do for 16 bits, is read here.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def read_image(
     - The EXIF orientation is applied. Gray, 1-bit and palette images become RGB.
     - Colours that the file describes, by a profile or otherwise, become sRGB, see
       `colour.to_srgb`. High dynamic range is refused.
-    - Samples of more than 8 bits are rounded to 8 (of 16 bits, value / 257), all that the codec
-      can keep, with a warning.
+    - Samples of more than 8 bits are rounded to 8 (of 16 bits, value / 257) when their colours have
+      been converted, with a warning: 8 bits are all that the codec can keep.
     - An alpha channel that is opaque everywhere is dropped, and so is one that is transparent
       everywhere, with a warning. Otherwise transparent pixels are refused: the background behind
       them is the user's choice, and dropping alpha would show colours that were meant to be

@@ -4,6 +4,7 @@ import logging
 import struct
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import chunk, png, reader
 from PIL import ImageCms
 
 from gmm_attention.errors import ImageError
@@ -55,9 +57,14 @@ def to_d50(chromaticities):
     return np.linalg.inv(BRADFORD) @ gains @ BRADFORD @ matrix
 
 
+def unrounded(image, chromaticities, curve):
+    white = np.iinfo(image.dtype).max
+    linear = curve(image / white) @ (np.linalg.inv(to_d50(SRGB)) @ to_d50(chromaticities)).T
+    return 255 * linear_to_srgb(linear)
+
+
 def expected(image, chromaticities, curve):
-    linear = curve(image / 255) @ (np.linalg.inv(to_d50(SRGB)) @ to_d50(chromaticities)).T
-    return np.rint(255 * linear_to_srgb(linear))
+    return np.rint(unrounded(image, chromaticities, curve))
 
 
 def noise(*shape):
@@ -110,10 +117,13 @@ def profile(parts, space=b"RGB ", kind=b"mntr", version=2, pcs=b"XYZ "):
     return header.ljust(128, b"\0") + struct.pack(">I", len(parts)) + entries + body
 
 
-def rgb_profile(colorants, curve, version=2, kind=b"mntr", **parts):
+def rgb_parts(colorants, curve):
     xyz = {f"{c}XYZ": b"XYZ " + bytes(4) + s15(*v) for c, v in zip("rgb", colorants)}
-    curves = {f"{c}TRC": curve for c in "rgb"}
-    return profile({**xyz, **curves, **parts}, kind=kind, version=version)
+    return {**xyz, **{f"{c}TRC": curve for c in "rgb"}}
+
+
+def rgb_profile(colorants, curve, version=2, kind=b"mntr", **parts):
+    return profile({**rgb_parts(colorants, curve), **parts}, kind=kind, version=version)
 
 
 def gray_profile(curve, kind=b"prtr"):
@@ -121,7 +131,7 @@ def gray_profile(curve, kind=b"prtr"):
     return profile({"wtpt": white, "kTRC": curve}, space=b"GRAY", kind=kind)
 
 
-def lut_profile(chromaticities, curve, points=33):
+def lut_profile(chromaticities, curve, points=33, **parts):
     """An RGB profile of a scanner's kind: a table of Lab colours instead of primaries."""
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, points)] * 3, indexing="ij"), axis=-1)
     xyz = curve(grid) @ to_d50(chromaticities).T / PCS_WHITE
@@ -133,7 +143,7 @@ def lut_profile(chromaticities, curve, points=33):
     lut = b"mft2" + bytes(4) + bytes([3, 3, points, 0]) + s15(*np.eye(3).ravel())
     lut += struct.pack(">HH", 2, 2) + struct.pack(">HH", 0, 65535) * 3
     lut += values.tobytes() + struct.pack(">HH", 0, 65535) * 3
-    return profile({"A2B0": lut}, kind=b"scnr", pcs=b"Lab ")
+    return profile({"A2B0": lut, **parts}, kind=b"scnr", pcs=b"Lab ")
 
 
 def p3_profile(curve=SRGB_PARA, version=4, **parts):
@@ -296,6 +306,7 @@ GRAYS = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     "icc, curve",
     [
         (gray_profile(gamma(1.8)), power(1.8)),
+        (gray_profile(curv()), power(1)),
         (gray_profile(gamma(2.2), kind=b"mntr"), power(563 / 256)),
         # A printer's gray, whose dots grow: a curve between gamma 1.7 and 1.8.
         (gray_profile(table(power(1.75), 256)), power(1.75)),
@@ -330,6 +341,125 @@ def test_rgb_images_without_colour_stay_gray(convert, chromaticities):
     converted = convert(GRAYS, profile=icc)
     assert (converted == converted[..., :1]).all()
     assert np.abs(converted - np.rint(255 * linear_to_srgb(GRAYS / 255))).max() <= 1
+
+
+def deep_noise(*shape):
+    """16-bit samples, half of them dark."""
+    samples = np.random.default_rng(6).integers(0, 65536, shape).astype(np.uint16)
+    samples[::2] //= 100
+    return samples
+
+
+def rounded(samples):
+    return np.floor(samples / 257 + 0.5).astype(np.uint8)
+
+
+DEEP_SPACES = {
+    "Display P3": ({"profile": p3_profile()}, P3, srgb_to_linear),
+    "Display P3, table": ({"profile": p3_profile(table(srgb_to_linear, 4096))}, P3, srgb_to_linear),
+    "ProPhoto": ({"profile": rgb_profile(to_d50(PROPHOTO).T, para(0, 1.8))}, PROPHOTO, power(1.8)),
+    "linear": ({"profile": rgb_profile(to_d50(SRGB).T, curv())}, SRGB, power(1)),
+    "linear ProPhoto": ({"profile": rgb_profile(to_d50(PROPHOTO).T, curv())}, PROPHOTO, power(1)),
+    "gAMA": ({"gamma": 1.0}, SRGB, power(1)),
+    "gAMA and cHRM": ({"gamma": 0.55556, "chromaticities": PROPHOTO}, PROPHOTO, power(1.8)),
+    "cHRM": ({"chromaticities": P3}, P3, srgb_to_linear),
+    "cICP": ({"cicp": (9, 8, 0, 1)}, REC2020, power(1)),
+    "Adobe RGB": ({"adobe_rgb": True}, ADOBE, power(563 / 256)),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_SPACES)
+def test_16_bits_are_converted_before_they_are_rounded(convert, name):
+    colours, chromaticities, curve = DEEP_SPACES[name]
+    image = deep_noise(90, 80, 3)
+    converted = convert(image, **colours)
+    # Half a level of rounding, and what the profile's own numbers are rounded by.
+    assert np.abs(converted - unrounded(image, chromaticities, curve)).max() <= 0.6
+
+
+@pytest.mark.parametrize(
+    "is_gray, colours",
+    [
+        (False, {"gamma": 1.0}),
+        (True, {"gamma": 1.0}),
+        (False, {"profile": p3_profile(curv(), version=2)}),
+        (True, {"profile": p3_profile(curv(), version=2)}),
+        (True, {"profile": gray_profile(curv())}),
+    ],
+)
+def test_16_bits_of_linear_light_keep_every_level(convert, is_gray, colours):
+    light = np.rint(65535 * srgb_to_linear(GRAYS / 255)).astype(np.uint16)
+    assert (convert(light, is_gray=is_gray, **colours) == GRAYS).all()
+    every = np.repeat(np.arange(65536, dtype=np.uint16).reshape(256, 256, 1), 3, axis=2)
+    converted = convert(every, is_gray=is_gray, **colours)
+    assert (converted == converted[..., :1]).all()
+    # Not 0.5, because a profile's numbers are rounded, too.
+    assert np.abs(converted - 255 * linear_to_srgb(every / 65535)).max() <= 0.52
+
+
+TINTED = rgb_profile(to_d50(P3).T, gamma(1.8), rTRC=gamma(1.7), bTRC=gamma(2.0))
+DARK_GRAY = rgb_profile(to_d50(P3).T, table(lambda x: 0.0024 + 0.9976 * x**1.8))
+# A table beside primaries and curves that say something else.
+TWOFOLD = lut_profile(ADOBE, power(2.2), **rgb_parts(to_d50(P3).T, gamma(1.8)))
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        *(colours for colours, _, _ in DEEP_SPACES.values()),
+        *({"profile": icc} for icc in (TINTED, DARK_GRAY, lut_profile(P3, power(1.8)), TWOFOLD)),
+    ],
+)
+def test_both_depths_agree(convert, colours):
+    image = noise(80, 90, 3)
+    deep = convert(257 * image.astype(np.uint16), **colours)
+    assert np.abs(deep - convert(image, **colours).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("curve", [curv(), gamma(1.8), table(power(1.75), 256), SRGB_PARA])
+def test_both_depths_of_gray_agree(convert, curve):
+    deep = 257 * GRAYS.astype(np.uint16)
+    for icc in (gray_profile(curve), p3_profile(curve)):
+        shallow = convert(GRAYS, is_gray=True, profile=icc).astype(int)
+        assert np.abs(convert(deep, is_gray=True, profile=icc) - shallow).max() <= 1
+
+
+def test_tables_are_followed_with_8_bits(convert):
+    image = deep_noise(40, 50, 3)
+    for icc in (lut_profile(P3, power(1.8)), TWOFOLD):
+        assert (convert(image, profile=icc) == convert(rounded(image), profile=icc)).all()
+
+
+def test_16_bits_of_srgb_are_only_rounded(convert, caplog):
+    image = deep_noise(40, 50, 3)
+    for colours in ({}, {"srgb": True}, {"gamma": 0.45455}, {"cicp": (1, 13, 0, 1)}):
+        assert (convert(image, **colours) == rounded(image)).all()
+    converted = to_srgb(image, Colours(profile=b"damaged"), False, "photo.png")
+    assert (converted == rounded(image)).all()
+    assert "colours are taken as sRGB" in caplog.text
+
+
+def test_16_bits_in_a_file(tmp_path):
+    light = np.rint(65535 * srgb_to_linear(GRAYS / 255)).astype(np.uint16)
+    read = reader(tmp_path)
+    linear = chunk(b"gAMA", struct.pack(">I", 100_000))
+    assert (read(png(light, 2, before=linear)) == GRAYS).all()
+    assert (read(png(light[..., :1], 0, before=linear)) == GRAYS).all()
+
+
+@pytest.mark.parametrize("colours", [{}, {"gamma": 1.0}, {"profile": lut_profile(P3, power(1.8))}])
+def test_16_bits_need_little_memory(convert, monkeypatch, colours):
+    image = deep_noise(1000, 1000, 3)
+    monkeypatch.setattr(colour, "_STRIP", 2**14)
+    convert(image[:2], **colours)  # what is kept for the next image
+    kept = tracemalloc.start() or tracemalloc.get_traced_memory()[0]
+    try:
+        to_srgb(image, Colours(**colours), False, "photo.png")
+        peak = tracemalloc.get_traced_memory()[1] - kept
+    finally:
+        tracemalloc.stop()
+    # That of the result, or, of tables, that of the rounded image, too.
+    assert peak < (2 if "profile" in colours else 1) * image.size + 2**21
 
 
 @pytest.mark.parametrize(
@@ -486,13 +616,15 @@ def test_damaged_profiles_do_no_harm(icc, changes, is_gray):
         place %= len(data) - len(new)
         data[place : place + len(new)] = new
     image = noise(3, 4, 3)
-    converted = to_srgb(image, Colours(profile=bytes(data)), is_gray, "photo.png")
-    assert converted.dtype == np.uint8 and converted.shape == image.shape
+    for samples in (image, 257 * image.astype(np.uint16)):
+        converted = to_srgb(samples, Colours(profile=bytes(data)), is_gray, "photo.png")
+        assert converted.dtype == np.uint8 and converted.shape == image.shape
 
 
-def test_strips_do_not_show(convert, monkeypatch):
-    image = noise(33, 47, 3)
-    grays = np.repeat(noise(33, 47, 1), 3, axis=2)
+@pytest.mark.parametrize("make", [noise, deep_noise])
+def test_strips_do_not_show(convert, monkeypatch, make):
+    image = make(33, 47, 3)
+    grays = np.repeat(make(33, 47, 1), 3, axis=2)
     colours = {"profile": p3_profile(gamma(1.8), version=2)}
     whole = convert(image, **colours), convert(grays, **colours)
     monkeypatch.setattr(colour, "_STRIP", 100)
