@@ -21,7 +21,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]
-SHOWN = ["tensorflow", "range-coder", "onnxruntime", "onnx", "numpy", "scipy", "pillow"]
+SHOWN = [
+    *("tensorflow", "range-coder", "onnxruntime", "onnx"),
+    *("numpy", "scipy", "pillow", "simplejpeg"),
+]
 
 
 def _linux(machine):
