@@ -34,9 +34,9 @@ IMAGES = {
     "white": np.full([*SIDES, 3], 255, np.uint8),
     "a black pixel": np.zeros([1, 1, 3], np.uint8),
     "a white pixel": np.full([1, 1, 3], 255, np.uint8),
-    "a long row": rng.integers(0, 256, [1, 5000, 3], np.uint8),
-    "a long column": rng.integers(0, 256, [5000, 1, 3], np.uint8),
-    "a checked row": checkerboard(1, 5000),
+    "a long row": rng.integers(0, 256, [1, 2000, 3], np.uint8),
+    "a long column": rng.integers(0, 256, [2000, 1, 3], np.uint8),
+    "a checked row": checkerboard(1, 2000),
     "two rows": checkerboard(2, 3),
 }
 

@@ -35,6 +35,11 @@ IMAGES = [rng.integers(0, 256, [h, w, 3], np.uint8) for h, w in [(70, 200), (129
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
+tensorflow_is_slow = pytest.mark.parametrize(
+    "runtime", ["onnx", pytest.param("tensorflow", marks=[needs_tensorflow, pytest.mark.slow])]
+)
+
+
 @pytest.fixture(params=["onnx", pytest.param("tensorflow", marks=needs_tensorflow)])
 def runtime(request):
     return request.param
@@ -139,9 +144,7 @@ def check_first_use(runtime):
 
 
 @needs_fork
-@pytest.mark.parametrize(
-    "runtime", ["onnx", pytest.param("tensorflow", marks=[needs_tensorflow, pytest.mark.slow])]
-)
+@tensorflow_is_slow
 def test_a_fork_in_the_midst_of_the_first_use(runtime):
     run(check_first_use, runtime)
 
@@ -252,5 +255,6 @@ def check_threads(runtime):
         list(pool.map(code, range(4)))
 
 
+@tensorflow_is_slow
 def test_threads_that_share_a_codec_get_what_one_alone_gets(runtime):
     run(check_threads, runtime)

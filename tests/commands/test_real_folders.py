@@ -477,7 +477,7 @@ def two_models(run, photographs, tiny_path, tmp_path):
     with np.load(tiny_path / "weights.npz") as file:
         arrays = dict(file)
     arrays["synthesis/Block_0/layer_0/bias"] = arrays["synthesis/Block_0/layer_0/bias"] + 1
-    other = tmp_path / "models" / "other"
+    other = tmp_path / "models" / "the other of two"
     other.mkdir(parents=True)
     np.savez(other / "weights.npz", **arrays)
     del settings["fingerprint"]  # as an export of long ago
@@ -485,7 +485,7 @@ def two_models(run, photographs, tiny_path, tmp_path):
     shutil.copytree(tiny_path, tmp_path / "models" / "tiny")
     assert run(encoder, "photos/0.png", "--output", "coded").status == 0
     assert run(encoder, "photos/1.png", "--output", "coded", model=other).status == 0
-    return "models/tiny", "models/other"
+    return "models/tiny", "models/the other of two"
 
 
 def test_each_file_is_decoded_by_the_model_that_made_it(two_models, capsys):
@@ -503,7 +503,7 @@ def test_each_file_is_decoded_by_the_model_that_made_it(two_models, capsys):
 
 
 def test_a_model_that_is_not_here_is_named_with_those_looked_at(two_models, capsys):
-    shutil.rmtree("models/other")
+    shutil.rmtree("models/the other of two")
     fingerprint = Path("coded/1.npz").read_bytes()[4:8].hex()
     assert decoder.main([*DECODE, "--jobs", "1"]) == 1
     error = capsys.readouterr().err
@@ -525,11 +525,11 @@ def test_where_no_model_fits_each_file_is_named(two_models, capsys):
 
 def test_a_model_that_nobody_named_and_nobody_can_read_stops_nothing(two_models, capsys):
     broken = Path("models/a broken one")
-    shutil.copytree("models/other", broken)
+    shutil.copytree("models/the other of two", broken)
     (broken / "weights.npz").write_bytes(b"damaged")
     assert decoder.main([*DECODE, "--jobs", "1"]) == 0
     assert decoder.main(["--info", "coded/1.npz"]) == 0
-    assert "Model: models/other (" in capsys.readouterr().out
+    assert "Model: models/the other of two (" in capsys.readouterr().out
     assert decoder.main([*DECODE, "--jobs", "1", "--model", "models/tiny", str(broken)]) == 1
     assert str(broken) in capsys.readouterr().err
 
@@ -545,7 +545,7 @@ def test_a_mistyped_image_behind_a_model_is_named(two_models, capsys):
 @needs_tensorflow
 def test_checkpoints_are_told_apart_as_well(two_models, other_path, run, capsys):
     assert run(encoder, "photos/0.png", "-o", "coded/2.gmm", model=other_path).status == 0
-    models = ["models/tiny", str(other_path), "models/other"]
+    models = ["models/tiny", str(other_path), "models/the other of two"]
     assert decoder.main([*DECODE, "--jobs", "1", "--model", *models]) == 0
     assert files("decoded") == ["0.png", "1.png", "2.png"]
 
