@@ -95,7 +95,7 @@ def in_child(function):
 
 def rounds(runtime, number):
     """Fewer with TensorFlow, whose child takes a second to end."""
-    return range(number if runtime == "onnx" else 2)
+    return range(number if runtime == "onnx" else 1)
 
 
 def check_forks(runtime):

@@ -586,7 +586,7 @@ def test_nothing_but_images_of_one_colour(run, photographs, wider, exact, tmp_pa
     assert run(*options)[0] == 0 and "crops.png" in files("evaluation")
 
 
-@pytest.mark.parametrize("estimate", [[], ["--estimate"]])
+@pytest.mark.parametrize("estimate", [[], pytest.param(["--estimate"], marks=pytest.mark.slow)])
 def test_images_of_any_shape_and_content(run, tiny_path, tmp_path, estimate):
     (tmp_path / "odd").mkdir()
     rng = np.random.default_rng(0)
@@ -627,14 +627,19 @@ FOREIGN = b"notes of my own\n"
     "name, options",
     [
         ("images.csv", []),
-        ("means.csv", []),
         ("data_Kodak_gmm-attention_optimized_by_MSE_PSNR.dat", []),
-        ("data_Kodak_Pillow-JPEG-XL_MSSSIM.dat", ["--codecs", "jxl"]),
         ("Kodak_PSNR.png", []),
         ("Kodak_MSSSIM.svg", []),
-        ("bits.csv", ["--bits"]),
-        ("channels.csv", ["--bits"]),
         ("bits/tiny/small/c.png", ["--bits"]),
+        *(
+            pytest.param(name, options, marks=pytest.mark.slow)
+            for name, options in (
+                ("means.csv", []),
+                ("data_Kodak_Pillow-JPEG-XL_MSSSIM.dat", ["--codecs", "jxl"]),
+                ("bits.csv", ["--bits"]),
+                ("channels.csv", ["--bits"]),
+            )
+        ),
     ],
 )
 def test_foreign_files_are_kept(run, photographs, tiny_path, name, options, monkeypatch):

@@ -175,6 +175,7 @@ def test_sigterm_saves_and_exits_as_ended_by_it(photographs, tmp_path):
     assert state.load(tmp_path / "run" / "state.npz")[1]["step"] > 0
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_run_is_cooled_down_with_other_settings(whole_run, tmp_path):
     args = [*whole_run[2][:-1], tmp_path / "run", "--state", whole_run[0], "--steps", 44]
     args += ["--schedule", "constant", "--cool-down", 3, "--batch", 2, "--log-every", 1]
@@ -246,6 +247,7 @@ def test_an_export_leaves_the_state_of_a_run_alone(whole_run, capsys):
     assert (whole_run[0] / "state.npz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_networks_state_and_checkpoint_are_refused(whole_run, photographs, tmp_path):
     """In processes of their own: what TensorFlow was told of devices stays for ever."""
     args = ["--train", photographs, *SMALL, "--num-filters", 16, "--output"]
