@@ -73,7 +73,7 @@ def write_atomically(files: Mapping[_Path, bytes], modified: int | None = None) 
 
 
 # How many of a file's first bytes tell who wrote it.
-_HEAD = 4096
+HEAD_SIZE = 4096
 
 
 def refuse_foreign(
@@ -96,7 +96,7 @@ def refuse_foreign(
         return
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD_SIZE)
     except OSError as error:
         raise CodecError(
             f"{path}: is there already, and cannot be read: {error.strerror}; give another output"
@@ -223,6 +223,24 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, object]) -> None:
         raise CodecError(
             f"{path}: cannot be written: {error.strerror}; check the free space"
         ) from error
+
+
+def columns_of(head: bytes) -> list[str]:
+    """The names in the first row of a CSV file; none if it holds no such row.
+
+    Args:
+      head: the first bytes of the file.
+    """
+    line = head.partition(b"\n")[0].decode(_ENCODING, "replace")
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:  # it is no text
+        return []
+
+
+def has_columns(columns: set[str], head: bytes) -> bool:
+    """Whether a CSV file with these first bytes has these columns, and perhaps more."""
+    return columns <= set(columns_of(head))
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gmm_attention.errors import CodecError, ImageError
+from gmm_attention.files import HEAD_SIZE
 from gmm_attention.folders import File, Search, examples, named_file
 from gmm_attention.images import is_ours
 from gmm_attention.names import distinct_names
@@ -36,9 +37,6 @@ _UNREAD_SUFFIXES = frozenset(
         "lrv mjpg mjpeg dv"
     ).split()
 )
-
-# How many first bytes of a file `is_ours` is told.
-_HEAD = 4096
 
 
 class Listing(NamedTuple):
@@ -179,6 +177,6 @@ class _ImageSearch(Search):
 def _is_our_file(path: str) -> bool:
     try:
         with open(path, "rb", buffering=0) as file:
-            return is_ours(file.read(_HEAD))
+            return is_ours(file.read(HEAD_SIZE))
     except OSError:
         return False  # reported when the image is read

@@ -126,6 +126,19 @@ def reference(name):
     pytest.skip(f"needs ../shared/reference/{name}, outside this repository")
 
 
+@pytest.fixture
+def closed(monkeypatch):
+    """Folders called "closed" cannot be listed, not even by root."""
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(os.path.normpath(path)) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
 def files(folder):
     """All files and folders below, hidden ones too."""
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))

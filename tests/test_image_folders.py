@@ -39,19 +39,6 @@ def names_in(folder, **options):
     return {path.relative_to(folder).as_posix(): name for path, name in listing.images}
 
 
-@pytest.fixture
-def closed(monkeypatch):
-    """Folders called "closed" cannot be listed, not even by root."""
-    scandir = os.scandir
-
-    def refusing(path):
-        if os.path.basename(os.path.normpath(path)) == "closed":
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
-
-
 def test_folder_is_searched_with_its_sub_folders(tmp_path):
     touch(tmp_path, "b.PNG", "a.jpeg", "holiday/beach 1.Jpg", "holiday/more/c.d.webp")
     touch(tmp_path, "notes.txt", "png", ".hidden.png", ".cache/a.png", "holiday/.a.png")

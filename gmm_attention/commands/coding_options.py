@@ -50,6 +50,7 @@ def parser(
         default_output=default_output,
         one_file=one_file,
         no_folder=no_folder,
+        info=False,  # an option of the decoder alone
     )
     add = result.add_argument
     add("paths", metavar="PATH", nargs="*", help="the same as --input PATH")
@@ -151,7 +152,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         parser.error(f"--output {args.output} holds one image; give a folder for several")
     if args.input.count(STANDARD) > 1:
         parser.error("- stands for standard input, of which there is one")
-    if args.output == STANDARD and not _prints_only(args) and _is_terminal(sys.stdout):
+    if args.output == STANDARD and not args.info and _is_terminal(sys.stdout):
         parser.error("the result is no text for a terminal; give --output, or redirect it")
     suffix = os.path.splitext(args.output)[1].lower()
     if suffix in args.no_folder and not takes_one(args) and not os.path.exists(args.output):
@@ -160,10 +161,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         args.input = [os.path.abspath(path) for path in args.input]
         args.output = os.path.abspath(args.output)
     return args
-
-
-def _prints_only(args: argparse.Namespace) -> bool:
-    return bool(getattr(args, "info", False))
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gmm_attention import cli
@@ -203,11 +203,7 @@ def _with_models(
         path = models[0].path
         return [coded._replace(model=path) for coded in found], [path], ""
     fingerprints = [_fingerprint(coded) for coded in found]
-    by_mark, seen = by_fingerprint.find(
-        {fingerprint for fingerprint in fingerprints if fingerprint},
-        models or named_models(cli.DEFAULT_MODEL),
-        named=bool(models),
-    )
+    by_mark, seen = _models_of(fingerprints, models)
     result = []
     for coded, fingerprint in zip(found, fingerprints):
         model_of = by_mark.get(fingerprint) if fingerprint else None
@@ -217,6 +213,15 @@ def _with_models(
     listed = [f"{shown_name(path)} ({mark})" for path, mark in seen.items()]
     needed = [model.path for model in by_mark.values()]
     return result, needed, ", ".join(listed) or "those in ./models, where there is none"
+
+
+def _models_of(
+    fingerprints: Iterable[bytes | None], models: Sequence[ModelPath] | None
+) -> tuple[dict[bytes, ModelPath], dict[str, str]]:
+    """Looks for models among those named, or else all that have a name; see `by_fingerprint`."""
+    wanted = set(filter(None, fingerprints))
+    among = models or named_models(cli.DEFAULT_MODEL)
+    return by_fingerprint.find(wanted, among, named=bool(models))
 
 
 def _fingerprint(coded: Coded) -> bytes | None:
@@ -254,15 +259,11 @@ def _decode(args: argparse.Namespace, named: Sequence[ModelPath] | None) -> int:
 def _show(args: argparse.Namespace, named: Sequence[ModelPath] | None) -> int:
     """Prints what coded files say of themselves. Returns the exit status."""
     found, unreached = _find(args)
-    models, _ = by_fingerprint.find(
-        {fingerprint for fingerprint in map(_fingerprint, found) if fingerprint},
-        named or named_models(cli.DEFAULT_MODEL),
-        named=bool(named),
-    )
+    models, _ = _models_of(map(_fingerprint, found), named)
 
     def show(coded: Coded) -> tuple[str, None]:
         strings = coded_files.read(coded.paths, coded.data)
-        fingerprint = _fingerprint(coded)
+        fingerprint = file_format.fingerprint_of(strings[0])
         model_of = models.get(fingerprint) if fingerprint else None
         info = describe(*strings, coded.names(), model_of)
         model = printable(shown_name(info.model)) if info.model else "not here"

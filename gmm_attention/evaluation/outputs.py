@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import os
 from collections.abc import Callable, Iterable
 
 from gmm_attention.evaluation import curves, plots
-from gmm_attention.files import refuse_foreign
+from gmm_attention.files import has_columns, refuse_foreign
 
 # Columns by which a table of ours is known, of this version and of earlier ones.
 _COLUMNS = {
@@ -37,13 +36,5 @@ def _recognition(path: str) -> Callable[[bytes], bool]:
     """The function that tells by a file's first bytes whether it is ours."""
     columns = _COLUMNS.get(os.path.basename(path))
     if columns:
-        return functools.partial(_has_columns, columns)
+        return functools.partial(has_columns, columns)
     return curves.is_ours if path.endswith(".dat") else plots.is_ours
-
-
-def _has_columns(columns: set[str], head: bytes) -> bool:
-    line = head.partition(b"\n")[0].decode("utf-8", "replace")
-    try:
-        return columns <= set(next(csv.reader([line]), []))
-    except csv.Error:  # it is no text
-        return False

@@ -10,15 +10,12 @@ from typing import BinaryIO
 
 from PIL import AvifImagePlugin
 
-from gmm_attention.images import exif
+from gmm_attention.images import exif, icc
 from gmm_attention.images.colour import Colours
 from gmm_attention.images.source import Refused, Source
 
 # The name of an item of EXIF data, in a box of the list of items.
 _exif_item = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
-
-# Transfer functions of high dynamic range.
-_PQ, _HLG = 16, 18
 
 
 def read(file: BinaryIO, whole: bool) -> Source:
@@ -42,7 +39,7 @@ def read(file: BinaryIO, whole: bool) -> Source:
     properties = _properties(data)
     profile = image.info.get("icc_profile")
     cicp = _cicp(properties)
-    if profile and cicp and cicp[1] not in (_PQ, _HLG):
+    if profile and cicp and cicp[1] not in icc.HDR_TRANSFERS:
         cicp = None  # it describes the samples before a decoder made them RGB, the profile after
     return Source(
         open=lambda: image,

@@ -56,7 +56,7 @@ class _Parts(NamedTuple):
     header: bytes
     palette: bytes
     clear: bytes | None  # content of tRNS
-    pixels: bytes  # the file for Pillow
+    pixels: list[bytes]  # content of each IDAT
     others: list[_Chunk]
     notes: tuple[str, ...]  # see `Source`
 
@@ -79,7 +79,7 @@ def read(file: BinaryIO, whole: bool) -> Source:
         + [_unhex(text) for key, text in texts if key.startswith(b"Raw profile type ")]
     )
     return Source(
-        open=lambda: PngImageFile(io.BytesIO(parts.pixels)),
+        open=lambda: PngImageFile(io.BytesIO(_for_pillow(parts))),
         colours=_colours(parts.others, found.adobe_rgb),
         orientation=exif.orientation(found, [text for key, text in texts if b"xmp" in key]),
         pictures=_pictures(parts.others),
@@ -94,10 +94,9 @@ def read(file: BinaryIO, whole: bool) -> Source:
 def _parts(file: BinaryIO, whole: bool) -> _Parts:
     header, palette, clear, others = b"", b"", None, []
     notes: dict[str, None] = {}  # each once
-    pixels = io.BytesIO()
+    pixels: list[bytes] = []
     for chunk in _chunks(file, whole):
         name = chunk.name
-        has_pixels = pixels.tell() > 0
         if name == b"IEND" or (name == b"IHDR" and header):
             break
         if name[:1].isupper() and name not in _PIXEL_CHUNKS:
@@ -114,48 +113,49 @@ def _parts(file: BinaryIO, whole: bool) -> _Parts:
         elif name == b"PLTE":
             palette = palette or chunk.content
         elif name == b"tRNS":
-            clear = chunk.content if clear is None and not has_pixels else clear
+            clear = chunk.content if clear is None and not pixels else clear
         elif name == b"IDAT":
-            if not has_pixels:
-                _write_header(pixels, header, palette, clear)
-            _write(pixels, name, chunk.content)
+            if not pixels:
+                _check_header(header, palette)
+            pixels.append(chunk.content)
             if not whole:
                 break
-        elif name in _ANYWHERE or (name in _BEFORE_PIXELS and not has_pixels):
+        elif name in _ANYWHERE or (name in _BEFORE_PIXELS and not pixels):
             others.append(chunk)
-    if not pixels.tell():
+    if not pixels:
         raise Damaged("it holds no pixels")
-    _write(pixels, b"IEND", b"")
     bands = {_GRAY: 1, _RGB: 3}.get(header[9], 0)
     if clear is not None and len(clear) < 2 * bands:
         notes["its tRNS chunk is cut, and is passed over"] = None
         clear = None
-    return _Parts(header, palette, clear, pixels.getvalue(), others, tuple(notes))
+    return _Parts(header, palette, clear, pixels, others, tuple(notes))
 
 
-def _write_header(pixels: io.BytesIO, header: bytes, palette: bytes, clear: bytes | None) -> None:
-    """Writes what Pillow gets before the pixels."""
+def _check_header(header: bytes, palette: bytes) -> None:
     if len(header) != 13:
         raise Damaged("wrong length of its header")
-    depth, color_type = header[8:10]
-    if (depth, color_type) == (16, _GRAY_ALPHA):
+    if header[9] == _PALETTE and (not palette or len(palette) % 3):
+        raise Damaged("its palette is missing or cut")
+
+
+def _for_pillow(parts: _Parts) -> bytes:
+    """Makes the file that Pillow gets."""
+    header = parts.header
+    if tuple(header[8:10]) == (16, _GRAY_ALPHA):
         # Pillow would drop the low bytes. A pixel has four bytes, as in RGBA of 8 bits, and all
         # that the format does to bytes depends on their number alone.
         header = header[:8] + bytes((8, _RGBA)) + header[10:]
-    pixels.write(_SIGNATURE)
-    _write(pixels, b"IHDR", header)
-    if color_type == _PALETTE:
-        if not palette or len(palette) % 3:
-            raise Damaged("its palette is missing or cut")
-        _write(pixels, b"PLTE", palette)
-        if clear is not None:
-            _write(pixels, b"tRNS", clear[: len(palette) // 3])
-
-
-def _write(pixels: io.BytesIO, name: bytes, content: bytes) -> None:
-    pixels.write(struct.pack(">I", len(content)) + name)
-    pixels.write(content)
-    pixels.write(_checksum(name, content))
+    chunks = [(b"IHDR", header)]
+    if header[9] == _PALETTE:
+        chunks.append((b"PLTE", parts.palette))
+        if parts.clear is not None:
+            chunks.append((b"tRNS", parts.clear[: len(parts.palette) // 3]))
+    chunks += [(b"IDAT", content) for content in parts.pixels]
+    chunks.append((b"IEND", b""))
+    data = [_SIGNATURE]
+    for name, content in chunks:
+        data += [struct.pack(">I", len(content)), name, content, _checksum(name, content)]
+    return b"".join(data)
 
 
 def _checksum(name: bytes, content: bytes) -> bytes:
@@ -245,9 +245,9 @@ def _inspect(parts: _Parts) -> str:
         if columns > 0:
             missing += max(rows, 0) * (1 - -columns * _BANDS[color_type] * depth // 8)
     decompressor = zlib.decompressobj()
-    for chunk in _chunks(io.BytesIO(parts.pixels), whole=True):
-        for start in range(0, len(chunk.content) if chunk.name == b"IDAT" else 0, 2**16):
-            missing -= len(decompressor.decompress(chunk.content[start : start + 2**16]))
+    for content in parts.pixels:
+        for start in range(0, len(content), 2**16):
+            missing -= len(decompressor.decompress(content[start : start + 2**16]))
             if missing <= 0:
                 return ""
     raise Damaged("pixels are missing")

@@ -166,7 +166,7 @@ def read_header(
     with _opened(path, max_pixels, file, whole=False) as (source, image):
         kinds = {
             "16-bit": source.bits > 8,
-            "gray": image.mode in _GRAY_MODES or source.has_joined_bytes,
+            "gray": _is_gray(source, image),
             "CMYK": image.mode == "CMYK",
             "transparent": image.has_transparency_data or source.clear_colour is not None,
         }
@@ -244,7 +244,7 @@ def _naming(path: object) -> Iterator[None]:
 def _read(source: Source, image: ImageFile.ImageFile, path: object) -> np.ndarray:
     """Decodes to uint8 [H, W, 3]; `path` is named in errors."""
     _check_kind(source, image, path)
-    is_gray = image.mode in _GRAY_MODES or source.has_joined_bytes
+    is_gray = _is_gray(source, image)
     # Pillow has divided such colours by an alpha that may be 0.
     is_premultiplied = "a" in _rawmode(image)
     with _naming(path):
@@ -273,6 +273,11 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     if isinstance(args, str):
         return args
     return args[0] if args else ""
+
+
+def _is_gray(source: Source, image: ImageFile.ImageFile) -> bool:
+    """Whether a pixel has one sample of colour."""
+    return image.mode in _GRAY_MODES or source.has_joined_bytes
 
 
 def _is_deep(source: Source, image: ImageFile.ImageFile) -> bool:

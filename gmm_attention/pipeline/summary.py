@@ -13,6 +13,7 @@ from typing import Any
 
 from gmm_attention.errors import CodecError
 from gmm_attention.files import (
+    columns_of,
     make_folder,
     read_rows,
     refuse_foreign,
@@ -77,9 +78,9 @@ class Summary:
     def _is_ours(self, head: bytes) -> bool:
         """Whether a file of these first bytes is a summary with the same columns."""
         assert self._path is not None
-        text = head.decode("utf-8", "replace")
         if self._path.endswith(".csv"):
-            return text.splitlines()[0].split(",") == list(self._columns)
+            return columns_of(head) == list(self._columns)
+        text = head.decode("utf-8", "replace")
         first = re.match(r"\s*\[\s*(\{.*?\}\s*(?=[],])|\])", text, re.DOTALL)
         if not first or first[1] == "]":
             return bool(first)

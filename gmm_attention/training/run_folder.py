@@ -22,7 +22,14 @@ import numpy as np
 
 from gmm_attention.checkpoints import files as model_files
 from gmm_attention.errors import TrainingError
-from gmm_attention.files import append_row, make_folder, read_rows, refuse_foreign, write_rows
+from gmm_attention.files import (
+    append_row,
+    has_columns,
+    make_folder,
+    read_rows,
+    refuse_foreign,
+    write_rows,
+)
 from gmm_attention.training import state
 from gmm_attention.training.state import STATE_FILE
 
@@ -76,7 +83,7 @@ class RunFolder:
         if self.has_state():
             return
         for name, columns in _COLUMNS.items():
-            refuse_foreign(self.join(name), functools.partial(_has_columns, columns), overwrite)
+            refuse_foreign(self.join(name), functools.partial(has_columns, columns), overwrite)
         for name in (LAST, BEST, BOARD):
             path = self.join(name)
             if os.path.lexists(path) and not os.path.isdir(path):
@@ -165,8 +172,3 @@ class RunFolder:
             if columns:
                 kept = [r for r in rows if r["step"].isdigit() and int(r["step"]) <= step]
                 write_rows(path, columns, kept)
-
-
-def _has_columns(columns: set[str], head: bytes) -> bool:
-    """Whether the first row of a CSV file, given its first bytes, holds these names."""
-    return columns <= set(head.decode(errors="replace").splitlines()[0].split(","))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from gmm_attention.errors import ImageError
+from gmm_attention.files import HEAD_SIZE
 from gmm_attention.folders import examples, is_side_name
 from gmm_attention.image_folders import IMAGE_SUFFIXES, list_files
 from gmm_attention.images import is_ours
@@ -26,9 +27,6 @@ _COMPRESSED_SUFFIXES = (".tar.bz2", ".tar.gz", ".tar.xz", ".tar.zst", ".tbz2", "
 
 # The logger above all those of the modules that read images, and the one above it.
 _READING, _PACKAGE = "gmm_attention.images", "gmm_attention"
-
-# How many first bytes of a file `is_ours` is told.
-_HEAD = 4096
 
 _logger = logging.getLogger(__name__)
 
@@ -200,7 +198,7 @@ def _is_our_picture(file: PhotographFile) -> bool:
     """Whether a program of ours wrote a member of a tar file, as `list_files` asks of files."""
     if not file.name.lower().endswith(".png"):
         return False
-    return file.read(lambda _, file: is_ours(file.read(_HEAD)))
+    return file.read(lambda _, file: is_ours(file.read(HEAD_SIZE)))
 
 
 def _members(path: Path) -> dict[str, tuple[int, int]]:

@@ -250,16 +250,8 @@ def test_a_file_that_cannot_be_opened_is_a_failure(folder, monkeypatch):
     )
 
 
-def test_a_sub_folder_that_cannot_be_listed_is_a_failure(folder, monkeypatch):
+def test_a_sub_folder_that_cannot_be_listed_is_a_failure(folder, closed):
     put_pair("a", "closed/b")
-    scandir = os.scandir
-
-    def refusing(path):
-        if os.path.basename(os.path.normpath(path)) == "closed":
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
     failure = "closed: cannot be listed: Permission denied; change its permissions or move it"
     assert find_coded(".") == ([pair("a", "a")], [], [failure])
     with pytest.raises(BitstreamError, match=f"^{failure}"):
