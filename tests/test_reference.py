@@ -19,8 +19,7 @@ from gmm_attention.checkpoints import tf1_names as names
 from gmm_attention.codec import cross_entropy
 from gmm_attention.codec.image_codec import load
 from gmm_attention.errors import BitstreamError
-from gmm_attention.model import variables
-from gmm_attention.training import losses
+from gmm_attention.model import losses, variables
 
 CASES = [
     "n16/noise_72x64",

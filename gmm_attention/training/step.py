@@ -12,10 +12,10 @@ import tensorflow as tf
 from gmm_attention import padding
 from gmm_attention.errors import TrainingError
 from gmm_attention.metrics import ms_ssim, psnr
-from gmm_attention.model import variables
+from gmm_attention.model import losses, variables
 from gmm_attention.model.cheng2020 import Cheng2020
 from gmm_attention.model.layers import Attention
-from gmm_attention.training import losses, optimizers, state
+from gmm_attention.training import optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS, SYNTHESIS_INPUTS
 
 QUANTILES = "entropy_bottleneck/quantiles"

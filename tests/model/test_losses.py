@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gmm_attention.training import losses
+from gmm_attention.model import losses
 
 
 def test_ms_ssim_is_that_of_tensorflow(photograph):
