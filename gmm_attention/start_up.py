@@ -7,6 +7,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from gmm_attention import requirements
 from gmm_attention.checkpoints.locate import PACKAGE, Kind, locate
 from gmm_attention.errors import CheckpointError, within_memory
 from gmm_attention.pipeline.run import Processes
@@ -42,6 +43,7 @@ class Setup(NamedTuple):
       runtime: "onnx" or "tensorflow".
       threads: number of threads of the transforms in each process.
       warm: whether to code a small image first, so that no measured time holds preparations.
+      effort: with which images will be coded, see `ImageCodec.encode`.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Setup(NamedTuple):
     device: str
     threads: int
     warm: bool = False
+    effort: int = 0
 
     def __str__(self) -> str:
         return self.model
@@ -76,15 +79,16 @@ class Setup(NamedTuple):
 def _load(setup: Setup) -> ImageCodec:
     from gmm_attention.codec import image_codec
 
-    if setup.runtime == "tensorflow":
+    with_tensorflow = setup.effort or setup.runtime == "tensorflow"
+    if with_tensorflow:
         # By itself it takes all memory of a GPU, which processes are to share.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         # It complains of its functions if they outlive its modules.
         atexit.register(_load.cache_clear)
     codec = image_codec.load(*setup[:5])
     # TensorFlow optimizes the graph of each transform in its first run, for up to a second.
-    if setup.warm or setup.runtime == "tensorflow":
-        codec.warm_up()
+    if setup.warm or with_tensorflow:
+        codec.warm_up(setup.effort)
     return codec
 
 
@@ -127,6 +131,7 @@ def set_up(
     device: str,
     jobs: int | None = 1,
     num_images: int = 1,
+    effort: int = 0,
 ) -> tuple[Setup, int]:
     """Chooses the runtime and divides the cores.
 
@@ -136,22 +141,27 @@ def set_up(
       jobs: number of images at a time, each in a process of its own, or None to derive it from the
         number of cores.
       num_images: number of images in the whole run.
+      effort: with which they will be coded, see `ImageCodec.encode`.
 
     Returns:
       Setup, and the number of jobs.
 
     Raises:
       CheckpointError: there is no model.
-      CodecError: the runtime is not installed, or cannot take the model or the precision.
+      CodecError: the runtime is not installed, or cannot take the model or the precision; or there
+        is an effort, and TensorFlow is not installed.
     """
     from loky import cpu_count  # which knows a container's quota
 
     found = locate(model)
     chosen = choosing.choose(found.path, found.kind is Kind.EXPORTED, runtime, precision, device)
+    if effort:
+        requirements.need_tensorflow("--effort", "or leave --effort away")
     cores = cpu_count()
     if jobs is None:
         jobs = min(cores, _MOST_JOBS)
-        if chosen == "tensorflow":
+        if effort or chosen == "tensorflow":
             jobs = min(jobs, num_images // _IMAGES_FOR_TENSORFLOW)
     jobs = max(min(jobs, num_images), 1)
-    return Setup(found.path, precision, chosen, device, max(cores // jobs, 1)), jobs
+    threads = max(cores // jobs, 1)
+    return Setup(found.path, precision, chosen, device, threads, effort=effort), jobs

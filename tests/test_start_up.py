@@ -1,5 +1,6 @@
 """From the options of the command line to codecs in processes."""
 
+import os
 from unittest import mock
 
 import calls
@@ -9,6 +10,7 @@ import pytest
 import gmm_attention as ga
 from gmm_attention import requirements, start_up
 from gmm_attention.checkpoints import files as checkpoints
+from gmm_attention.codec import image_codec
 from gmm_attention.errors import CheckpointError, CodecError
 from gmm_attention.pipeline.workers import Workers
 from gmm_attention.runtimes import onnx_runtime
@@ -52,14 +54,36 @@ def test_each_job_has_its_share_of_the_cores(
     assert (jobs, setup.threads) == expected
 
 
+@pytest.mark.parametrize("runtime, effort", [("tensorflow", 0), ("onnx", 1), ("onnx", 3)])
 @pytest.mark.parametrize("num_images, expected", [(1, 1), (7, 1), (20, 2), (1000, 8)])
 def test_processes_with_tensorflow_are_started_for_many_images_only(
-    tiny_path, monkeypatch, num_images, expected
+    tiny_path, monkeypatch, num_images, expected, runtime, effort
 ):
     monkeypatch.setattr(requirements, "has_tensorflow", lambda: True)
     monkeypatch.setattr(loky, "cpu_count", lambda: 8)
-    options = "float32", "tensorflow", "cpu"
-    assert set_up(tiny_path, *options, None, num_images)[1] == expected
+    options = "float32", runtime, "cpu"
+    setup, jobs = set_up(tiny_path, *options, None, num_images, effort)
+    assert jobs == expected and (setup.runtime, setup.effort) == (runtime, effort)
+    assert set_up(tiny_path, *options, 3, 20, effort)[1] == 3  # where a number is given
+
+
+def test_what_an_effort_lacks_is_told_at_the_start(tiny_path, monkeypatch):
+    monkeypatch.setattr(requirements, "has_tensorflow", lambda: False)
+    assert set_up(tiny_path, *OPTIONS, effort=0)[0].effort == 0
+    with pytest.raises(CodecError, match="^--effort needs tensorflow .*, or leave --effort away$"):
+        set_up(tiny_path, *OPTIONS, effort=1)
+
+
+@pytest.mark.parametrize("effort", [0, 2])
+def test_an_effort_makes_tensorflow_ready(setup, monkeypatch, effort):
+    codec = mock.MagicMock()
+    monkeypatch.setattr(image_codec, "load", lambda *_: codec)
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "")  # so that it is restored
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH")
+    setup._replace(effort=effort).codec()
+    # By itself TensorFlow would take all memory of a GPU, which workers share.
+    assert ("TF_FORCE_GPU_ALLOW_GROWTH" in os.environ) == bool(effort)
+    assert codec.warm_up.call_args_list == ([mock.call(effort)] if effort else [])
 
 
 def test_a_codec_takes_all_cores_unless_told(tiny_path, monkeypatch):

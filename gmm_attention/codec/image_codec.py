@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from gmm_attention import images, padding, strips
+from gmm_attention import images, metrics, padding, strips
 from gmm_attention.checkpoints import loading
 from gmm_attention.checkpoints.loading import LoadedModel
 from gmm_attention.checkpoints.locate import Kind, locate
 from gmm_attention.codec import cross_entropy, file_format
+from gmm_attention.codec.efforts import LEVELS, Listener, Wanted, trained_lambda
 from gmm_attention.codec.latent_codec import NAMES, LatentCodec, is_too_large, z_sides
+from gmm_attention.codec.refinement import Attempt, Latents, Refinement
 from gmm_attention.codec.strip_transform import StripTransform
 from gmm_attention.errors import ImageError
 from gmm_attention.runtimes import choosing
-from gmm_attention.runtimes.protocol import Runtime
+from gmm_attention.runtimes.protocol import LatentSearch, Runtime
 
 
 def load(
@@ -56,7 +59,11 @@ def load(
     runtime = choosing.choose(found.path, exported, runtime, precision, device)
     choosing.prepare(runtime, precision, device, threads)
     loaded = loading.read(found, precision)
-    return ImageCodec(loaded, choosing.make(loaded, runtime, precision, device, threads))
+    return ImageCodec(
+        loaded,
+        choosing.make(loaded, runtime, precision, device, threads),
+        functools.partial(choosing.make_search, loaded, device, threads),
+    )
 
 
 class ImageCodec:
@@ -65,6 +72,7 @@ class ImageCodec:
     Args:
       loaded: the model.
       runtime: a Runtime of the same model.
+      make_search: function that makes a LatentSearch of the same model, when it is first needed.
 
     Attributes:
       exported, settings, name, fingerprint: those of the LoadedModel.
@@ -73,7 +81,9 @@ class ImageCodec:
       latent_codec: a LatentCodec of the same model.
     """
 
-    def __init__(self, loaded: LoadedModel, runtime: Runtime):
+    def __init__(
+        self, loaded: LoadedModel, runtime: Runtime, make_search: Callable[[], LatentSearch]
+    ):
         self.exported, self.settings = loaded.exported, loaded.settings
         self.name, self.fingerprint = loaded.name, loaded.fingerprint
         self.num_filters = loaded.entropy_model.num_filters
@@ -84,10 +94,18 @@ class ImageCodec:
         self._analysis = StripTransform(runtime.analysis(), pixels=16)
         self._hyper_analysis = StripTransform(runtime.hyper_analysis(), pixels=64)
         self._synthesis = StripTransform(runtime.synthesis(), pixels=1)
+        self._search = functools.lru_cache(make_search)
 
-    def warm_up(self) -> None:
-        """Codes and decodes a small image, so that the next one does not wait for preparations."""
-        self.decompress(self.compress(np.zeros([64, 64, 3], np.uint8)))
+    def warm_up(self, effort: int = 0) -> None:
+        """Codes and decodes a small image, so that the next one does not wait for preparations.
+
+        Args:
+          effort: see `encode`; for one above 0 the search is made ready, too.
+        """
+        # MS-SSIM cannot measure a smaller one, with which a search would not begin.
+        side = 192 if effort else 64
+        options = {"effort": 1, "lmbda": 1.0} if effort else {}
+        self.decompress(self.compress(np.zeros([side, side, 3], np.uint8), **options))
 
     def analyse(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes the rounded latents of an image.
@@ -103,11 +121,10 @@ class ImageCodec:
           ImageError: too many pixels, latents that are not finite, or too little memory.
           ValueError: image has another type or shape.
         """
-        _, _, y_hat, z_symbols = self._latents(image)
-        return z_symbols, y_hat
+        latents = self._latents(image)
+        return latents.z_symbols, latents.y_hat
 
-    def _latents(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Computes y and z (float32), y_hat and z's symbols (int32)."""
+    def _latents(self, image: np.ndarray) -> Latents:
         _check_image(image)
 
         def pixels(axis: int, first: int, last: int) -> np.ndarray:
@@ -125,15 +142,39 @@ class ImageCodec:
         with np.errstate(invalid="ignore"):  # what int32 cannot hold, the coder refuses
             # As `EntropyBottleneck.symbols` does it.
             symbols = np.floor(z + (np.float32(0.5) - self._medians)).astype(np.int32)
-        return y, z, np.rint(y).astype(np.int32), symbols
+            y_hat = np.rint(y).astype(np.int32)
+        return Latents(y, z, y_hat, symbols)
 
-    def encode(self, image: np.ndarray) -> tuple[bytes, bytes, np.ndarray]:
+    def encode(
+        self,
+        image: np.ndarray,
+        effort: int = 0,
+        lmbda: float | None = None,
+        target_bpp: float | None = None,
+        target_psnr: float | None = None,
+        listen: Listener | None = None,
+    ) -> tuple[bytes, bytes, np.ndarray]:
         """Codes an image into the bytes of two files.
 
         An image whose channels are equal everywhere is marked as gray, so that it comes back gray.
 
+        With an effort, latents of lower lambda D + R are searched for this image, and the files are
+        those of the best ones found: never worse than without. The same image gives the same files
+        on the same machine. The search needs TensorFlow, whatever runs the model. It does nothing
+        for images that MS-SSIM cannot measure, with a model that was trained for it.
+
         Args:
           image: uint8 [H, W, 3], 0..255.
+          effort: 0 for the latents as the network gives them, or one of `efforts.LEVELS`, which
+            say how long to search.
+          lmbda: weight of the distortion in the search, or None for the one in the model's
+            settings.
+          target_bpp, target_psnr: bits per pixel of the files, or PSNR in dB; at most one of them.
+            The search tries one lambda after the other, beginning with `lmbda`, until it comes
+            within 2 % of the bits, or of the squared error. Where it cannot, the files are the
+            nearest ones, and without the promise of above.
+          listen: called after each step of the search with its Progress. Once it returns something
+            true, the search ends, with the best found so far.
 
         Returns:
           bytes of NAME.npz (header and z), bytes of NAME.bin (y), and y_hat
@@ -143,12 +184,43 @@ class ImageCodec:
         Raises:
           ImageError: too many pixels, latents that are not finite or too large to be coded, or too
             little memory.
-          ValueError: image has another type or shape.
+          CodecError: TensorFlow is not installed, or there is no lambda.
+          ValueError: image has another type or shape, or another argument is none of its choices.
         """
-        z_symbols, y_hat = self.analyse(image)
+        wanted = Wanted(effort, lmbda, target_bpp, target_psnr)
+        wanted.check()
+        latents = self._latents(image)
+        if effort:
+            found = self._refined(image, latents, wanted, listen)
+            return found.npz, found.y_string, found.y_hat
+        height, width = image.shape[:2]
+        files = self.latent_codec.encode(
+            height, width, latents.z_symbols, latents.y_hat, images.is_gray(image)
+        )
+        return *files, latents.y_hat
+
+    def _refined(
+        self, image: np.ndarray, latents: Latents, wanted: Wanted, listen: Listener | None
+    ) -> Attempt:
         height, width = image.shape[:2]
         gray = images.is_gray(image)
-        return *self.latent_codec.encode(height, width, z_symbols, y_hat, gray), y_hat
+
+        def attempt(z_symbols: np.ndarray, y_hat: np.ndarray) -> Attempt:
+            files = self.latent_codec.encode(height, width, z_symbols, y_hat, gray)
+            picture = self.reconstruct(y_hat, height, width, gray)
+            return Attempt(*files, y_hat, 8 * sum(map(len, files)) / (height * width), picture)
+
+        lmbda = wanted.lmbda or trained_lambda(self.settings, self.name)
+        search = self._search()
+        first = attempt(latents.z_symbols, latents.y_hat)
+        if search.metric == "ms-ssim" and min(height, width) < metrics.MS_SSIM_SMALLEST_SIDE:
+            return first
+        refined = Refinement(search, image, gray, latents, self._medians, attempt, listen)
+        level = LEVELS[wanted.effort]
+        with self._within_memory(image.shape, search.memory_errors):
+            if wanted.has_target:
+                return refined.nearest(first, level, lmbda, wanted)
+            return refined.better(first, level, lmbda)
 
     def decode(
         self,
@@ -217,19 +289,37 @@ class ImageCodec:
                 yield place, np.clip(strip, 0, 1) * 255
 
     @contextlib.contextmanager
-    def _within_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Turns a lack of memory into an ImageError that names the size of the image."""
+    def _within_memory(
+        self, shape: tuple[int, ...], errors: tuple[type[Exception], ...] = ()
+    ) -> Iterator[None]:
+        """Turns a lack of memory into an ImageError that names the size of the image.
+
+        Args:
+          shape: of the image.
+          errors: what a lack of memory raises, beside those of the runtime.
+        """
         try:
             yield
-        except self.runtime.memory_errors as error:
+        except (*self.runtime.memory_errors, *errors) as error:
             raise ImageError(
                 f"not enough memory for an image of {shape[1]}x{shape[0]} pixels; free some, or "
                 "code the image in pieces"
             ) from error
 
-    def compress(self, image: np.ndarray) -> bytes:
-        """Codes an image, uint8 [H, W, 3], into one string of bytes. See `encode`."""
-        npz, y_string, _ = self.encode(image)
+    def compress(self, image: np.ndarray, **options: Any) -> bytes:
+        """Codes an image, uint8 [H, W, 3], into one string of bytes.
+
+        Args:
+          image: uint8 [H, W, 3], 0..255.
+          options: effort, lmbda and the other arguments of `encode`.
+
+        Returns:
+          what `decompress` takes.
+
+        Raises:
+          ImageError, CodecError, ValueError: see `encode`.
+        """
+        npz, y_string, _ = self.encode(image, **options)
         return file_format.join(npz, y_string)
 
     def decompress(self, data: bytes) -> np.ndarray:

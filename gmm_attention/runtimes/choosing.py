@@ -13,7 +13,7 @@ MOST_THREADS = 1024
 
 if TYPE_CHECKING:  # these import numpy and more, which --help must not wait for
     from gmm_attention.checkpoints.loading import LoadedModel
-    from gmm_attention.runtimes.protocol import Runtime
+    from gmm_attention.runtimes.protocol import LatentSearch, Runtime
 
 
 def check(runtime: str, precision: str, device: str, threads: int | None) -> None:
@@ -101,6 +101,25 @@ def make(
     from gmm_attention.runtimes.tensorflow_runtime import TensorFlowRuntime
 
     return TensorFlowRuntime(loaded, precision)
+
+
+def make_search(loaded: LoadedModel, device: str, threads: int | None) -> LatentSearch:
+    """Makes what searches better latents with a model, by TensorFlow's gradients.
+
+    Args:
+      loaded: the model.
+      device: see `choose`.
+      threads: see `prepare`.
+
+    Raises:
+      CodecError: TensorFlow is not installed, or the device is not there.
+    """
+    requirements.need_tensorflow(f"{loaded.name}: an effort above 0", "or leave --effort away")
+    from gmm_attention.runtimes import tensorflow_runtime
+    from gmm_attention.runtimes.tensorflow_search import TensorFlowSearch
+
+    tensorflow_runtime.prepare("float32", device, threads or _num_cores())
+    return TensorFlowSearch(loaded)
 
 
 def _num_cores() -> int:

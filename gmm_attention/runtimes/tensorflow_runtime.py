@@ -21,7 +21,10 @@ from gmm_attention.strips import Stage
 
 # Two threads in the same graphs of oneDNN may end the process. TensorFlow divides each operation
 # among the cores by itself, so threads that take turns lose little.
-_one_at_a_time = threading.RLock()
+one_at_a_time = threading.RLock()
+
+# What a lack of memory raises.
+MEMORY_ERRORS = MemoryError, tf.errors.ResourceExhaustedError
 
 # That of the process that imported this module, to start TensorFlow.
 _GENERATION = forks.generation()
@@ -40,7 +43,7 @@ def prepare(precision: str, device: str, threads: int) -> None:
         already; or the device does not compute in bfloat16; or this process was forked from one
         that had started TensorFlow.
     """
-    _check_process()
+    check_process()
     with contextlib.suppress(RuntimeError):  # it has started
         # By itself TensorFlow ignores a container's quota of processors.
         tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -57,7 +60,7 @@ def prepare(precision: str, device: str, threads: int) -> None:
             f"--device {device}: this process runs TensorFlow on another device already; start a "
             "new one"
         ) from error
-    if precision == "bfloat16" and not _has_bfloat16():
+    if precision == "bfloat16" and not has_bfloat16():
         raise CodecError(
             "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than "
             "Ampere, where it would be slower than float32; use --precision float32"
@@ -88,7 +91,7 @@ class TensorFlowRuntime:
       CheckpointError: there is no network of the model's settings.
     """
 
-    memory_errors = MemoryError, tf.errors.ResourceExhaustedError
+    memory_errors = MEMORY_ERRORS
 
     def __init__(self, loaded: LoadedModel, precision: str):
         place = "GPU" if tf.config.get_visible_devices("GPU") else "CPU"
@@ -112,14 +115,15 @@ class TensorFlowRuntime:
     def mixtures(
         self, y_hat: np.ndarray, z_hat: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        _check_process()
-        with _one_at_a_time:
+        check_process()
+        with one_at_a_time:
             phi = self.network.hyper_synthesis(z_hat)
             weights, means, scales = self.network.entropy_parameters([y_hat, phi])
         return phi.numpy(), weights.numpy(), means.numpy(), scales.numpy()
 
 
-def _check_process() -> None:
+def check_process() -> None:
+    """Raises CodecError in a process that was forked from one that had started TensorFlow."""
     forks.refuse("TensorFlow", _GENERATION)
 
 
@@ -128,7 +132,7 @@ def _transform(part: Any, channels: int) -> Transform:
     stages = [stage._replace(function=_graph(stage)) for stage in part.stages()]
 
     def enter(t: np.ndarray) -> Any:
-        _check_process()
+        check_process()
         return tf.constant(t)
 
     def leave(t: Any) -> np.ndarray:
@@ -146,7 +150,7 @@ def _graph(stage: Stage) -> Callable[[Any], Any]:
 
     def run(t: Any) -> Any:
         nonlocal graph
-        with _one_at_a_time:
+        with one_at_a_time:
             if graph is None:
                 spec = tf.TensorSpec([None, None, None, t.shape[-1]], t.dtype)
                 graph = tf.function(stage.function, [spec], autograph=False)
@@ -155,7 +159,8 @@ def _graph(stage: Stage) -> Callable[[Any], Any]:
     return run
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
+    """Whether the device that TensorFlow runs on computes in bfloat16."""
     gpus = tf.config.get_visible_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])

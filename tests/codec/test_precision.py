@@ -89,7 +89,7 @@ def test_a_processor_without_bfloat16_is_told(tmp_path, monkeypatch, tiny_path, 
 
     iio.imwrite(tmp_path / "a.png", photograph[:20, :20])
     start_up._load.cache_clear()
-    monkeypatch.setattr(tensorflow_runtime, "_has_bfloat16", lambda: False)
+    monkeypatch.setattr(tensorflow_runtime, "has_bfloat16", lambda: False)
     arguments = ["--input", str(tmp_path / "a.png"), "--output", str(tmp_path / "coded")]
     arguments += ["--model", str(tiny_path)]
     assert encoder.main([*arguments, "--precision", "bfloat16"]) == 1
