@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from gmm_attention.errors import CodecError, printable
 
@@ -66,30 +66,67 @@ def add_device_and_quiet(add: Callable[..., argparse.Action]) -> None:
     add("--quiet", action="store_true", help="print nothing but errors")
 
 
+_WIPE = "\r\033[K"  # what has a terminal forget its last line
+
+# Columns of the bar where the terminal has room for it, and of a terminal that does not say.
+_BAR_WIDTH, _TERMINAL_WIDTH = 30, 80
+
+
 class _ProgressBar:
     """Keeps a progress bar on the last line of a terminal and wipes it before other output."""
 
     def __init__(self, total: int, shown: bool):
-        self._total = total
-        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._total, self._done = total, 0
+        self._shown = shown and is_terminal(sys.stderr)
         self._begin = time.monotonic()
+        self._count = ""
 
     def draw(self, done: int) -> None:
         if not self._shown or done >= self._total:
             return
-        text = f"[{'#' * (30 * done // self._total):<30}] {done}/{self._total}"
+        self._done, self._count = done, f"{done}/{self._total}"
         if done:
             left = (time.monotonic() - self._begin) / done * (self._total - done)
-            text += f", {left:.0f} s left"
-        self._write(text)
+            self._count += f", {left:.0f} s left"
+        self.show_beside("")
+
+    def show_beside(self, text: str) -> None:
+        if not self._shown:
+            return
+        # The bar gives way to the text: a line that the terminal breaks could not be wiped.
+        text, room = f"{self._count}{text}", _columns() - 1
+        width = min(_BAR_WIDTH, room - len(text) - len("[] "))
+        if width > 0:
+            text = f"[{'#' * (width * self._done // self._total):<{width}}] {text}"
+        sys.stderr.write(f"{_WIPE}{text[:room]}")
+        sys.stderr.flush()
 
     def wipe(self) -> None:
         if self._shown:
-            self._write("")
+            sys.stderr.write(_WIPE)
+            sys.stderr.flush()
 
-    def _write(self, text: str) -> None:
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream, if there is one at all, is read by a person as it is written."""
+    return stream is not None and stream.isatty()
+
+
+def _columns() -> int:
+    """Width of the terminal that standard error is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _TERMINAL_WIDTH
+    except (OSError, ValueError):  # it is only said to be one
+        return _TERMINAL_WIDTH
+
+
+_bar: _ProgressBar | None = None  # of the `process_all` that is under way
+
+
+def show_beside_bar(text: str) -> None:
+    """Shows how far the image under way has come, if there is a progress bar in this process."""
+    if _bar:
+        _bar.show_beside(f", {text}")
 
 
 def process_all(
@@ -110,7 +147,9 @@ def process_all(
     Returns:
       list of the results of the jobs that succeeded.
     """
-    results, bar = [], _ProgressBar(total, not quiet)
+    global _bar
+    results = []
+    _bar = bar = _ProgressBar(total, not quiet)
     try:
         bar.draw(0)
         for done, job in enumerate(jobs, 1):
@@ -128,6 +167,7 @@ def process_all(
             bar.draw(done)
     finally:
         bar.wipe()
+        _bar = None
     return results
 
 
@@ -138,10 +178,19 @@ def count_text(done: int, total: int) -> str:
 
 
 class _OneLine(logging.Formatter):
-    """Shows a message in one line, whatever the name of a file in it holds."""
+    """Shows a message in one line, whatever the name of a file in it holds.
+
+    Args:
+      terminal: whether a progress bar may be where the message is to be, perhaps that of the
+        process which started this one.
+    """
+
+    def __init__(self, terminal: bool):
+        super().__init__()
+        self._before = _WIPE if terminal else ""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(record.getMessage())
+        return self._before + printable(record.getMessage())
 
 
 def set_up_messages(level: int) -> None:
@@ -155,7 +204,7 @@ def set_up_messages(level: int) -> None:
       level: of `logging`, the lowest that is shown.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine())
+    handler.setFormatter(_OneLine(is_terminal(handler.stream)))
     handler.addFilter(logging.Filter("gmm_attention"))
     logging.basicConfig(level=level, handlers=[handler])
     if not sys.warnoptions:

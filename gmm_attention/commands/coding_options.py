@@ -8,11 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from gmm_attention import start_up
 from gmm_attention.checkpoints.locate import is_model
-from gmm_attention.cli import add_device_and_quiet, number
+from gmm_attention.cli import add_device_and_quiet, is_terminal, number
 from gmm_attention.errors import printable
 from gmm_attention.files import is_stream
 from gmm_attention.images import MAX_PIXELS
@@ -51,6 +51,7 @@ def parser(
         one_file=one_file,
         no_folder=no_folder,
         info=False,  # an option of the decoder alone
+        effort=0,  # and one of the encoder
     )
     add = result.add_argument
     add("paths", metavar="PATH", nargs="*", help="the same as --input PATH")
@@ -152,7 +153,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         parser.error(f"--output {args.output} holds one image; give a folder for several")
     if args.input.count(STANDARD) > 1:
         parser.error("- stands for standard input, of which there is one")
-    if args.output == STANDARD and not args.info and _is_terminal(sys.stdout):
+    if args.output == STANDARD and not args.info and is_terminal(sys.stdout):
         parser.error("the result is no text for a terminal; give --output, or redirect it")
     suffix = os.path.splitext(args.output)[1].lower()
     if suffix in args.no_folder and not takes_one(args) and not os.path.exists(args.output):
@@ -161,10 +162,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
         args.input = [os.path.abspath(path) for path in args.input]
         args.output = os.path.abspath(args.output)
     return args
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
 
 
 def _is_input(path: str) -> bool:
@@ -252,7 +249,7 @@ def start(args: argparse.Namespace, models: Sequence[str], num_images: int) -> I
     if args.cluster:
         from gmm_attention.pipeline.cluster import Cluster
 
-        found = {model: start_up.set_up(model, *choices)[0] for model in models}
+        found = {model: start_up.set_up(model, *choices, effort=args.effort)[0] for model in models}
         with Cluster(args.cluster) as cluster:
             setups = {
                 model: setup._replace(model=os.path.abspath(setup.model), threads=cluster.threads)
@@ -261,10 +258,10 @@ def start(args: argparse.Namespace, models: Sequence[str], num_images: int) -> I
             started = start_up.start(setups[models[0]], cluster)
             yield Codecs(setups, started, cluster)
         return
-    first, jobs = start_up.set_up(models[0], *choices, args.jobs, num_images)
+    first, jobs = start_up.set_up(models[0], *choices, args.jobs, num_images, args.effort)
     setups = {models[0]: first}
     for model in models[1:]:
-        setups[model], _ = start_up.set_up(model, *choices, jobs, num_images)
+        setups[model], _ = start_up.set_up(model, *choices, jobs, num_images, args.effort)
     with Workers(jobs if jobs > 1 else 0, first.threads) as workers:
         yield Codecs(setups, start_up.start(first, workers), workers)
 

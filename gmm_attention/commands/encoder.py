@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import math
 import os
 import sys
@@ -13,11 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from gmm_attention import cli, metrics
-from gmm_attention.checkpoints.locate import FOLDER, known_models, locate
+from gmm_attention.checkpoints.locate import locate
+from gmm_attention.codec.efforts import EFFORTS, Wanted, trained_lambda
 from gmm_attention.codec.file_format import join, unpack
-from gmm_attention.commands import coding_options
+from gmm_attention.commands import coding_options, model_choice, searching
 from gmm_attention.commands.coding_options import STANDARD
-from gmm_attention.errors import CheckpointError, CodecError, ImageError, naming, printable
+from gmm_attention.errors import CodecError, ImageError, naming, printable
 from gmm_attention.files import is_stream, make_folder, read_stream, shown, write_stream
 from gmm_attention.image_folders import IMAGE_SUFFIXES, Listing, find_images
 from gmm_attention.images import is_gray, read_image, read_size
@@ -25,6 +27,8 @@ from gmm_attention.pipeline import coded_files
 from gmm_attention.pipeline.folder import run_folder
 from gmm_attention.pipeline.summary import Summary
 from gmm_attention.start_up import Setup, Started, shown_name
+
+_logger = logging.getLogger(__name__)
 
 COLUMNS = ("name", "width", "height", "bytes", "bpp", "psnr", "ms_ssim", "seconds", "error")
 
@@ -64,6 +68,7 @@ class Encoding:
       measure: whether to synthesize each image as well, for its PSNR and MS-SSIM.
       overwrite: whether files that are no coded images may be replaced.
       to_stream: whether the output is a stream.
+      wanted: Wanted.
     """
 
     def __init__(
@@ -74,10 +79,11 @@ class Encoding:
         measure: bool,
         overwrite: bool,
         to_stream: bool,
+        wanted: Wanted,
     ):
         self._setup, self._started = setup, started
         self._max_pixels, self._measure, self._overwrite = max_pixels, measure, overwrite
-        self._to_stream = to_stream
+        self._to_stream, self._wanted = to_stream, wanted
 
     def size(self, photograph: Photograph) -> int:
         try:
@@ -98,25 +104,50 @@ class Encoding:
         height, width, _ = image.shape
         psnr = ms_ssim = None
         begin = time.monotonic()
-        with naming(photograph):
-            npz, y_string, y_hat = codec.encode(image)
-            seconds = time.monotonic() - begin
-            if self._measure:
-                picture = codec.reconstruct(y_hat, height, width, is_gray(image))
-                psnr, ms_ssim = metrics.psnr(image, picture), metrics.ms_ssim(image, picture)
-        # Last: an image that fails must not be taken for one that is done.
-        if self._to_stream:
-            write_stream(outputs[0], join(npz, y_string))
-        else:
-            make_folder(os.path.dirname(outputs[0]))
-            coded_files.write(outputs, npz, y_string, modified)
-        return {
+        with self._watched() as watch:
+            with naming(photograph):
+                npz, y_string, y_hat = codec.encode(
+                    image, **self._wanted._asdict(), listen=watch.listen
+                )
+                seconds = time.monotonic() - begin
+                if self._measure:
+                    picture = codec.reconstruct(y_hat, height, width, is_gray(image))
+                    psnr, ms_ssim = metrics.psnr(image, picture), metrics.ms_ssim(image, picture)
+            # Last: an image that fails must not be taken for one that is done.
+            if self._to_stream:
+                write_stream(outputs[0], join(npz, y_string))
+            else:
+                make_folder(os.path.dirname(outputs[0]))
+                coded_files.write(outputs, npz, y_string, modified)
+        figures = {
             **coded_files.figures(height, width, len(npz) + len(y_string)),
             "side_bpp": 8 * len(npz) / (height * width),
             "psnr": psnr,
             "ms_ssim": ms_ssim,
             "seconds": seconds,
         }
+        self._tell_missed_target(photograph, bpp=figures["bpp"], psnr=psnr)
+        return figures
+
+    def _watched(self) -> contextlib.AbstractContextManager[searching.Watch]:
+        if self._wanted.effort:
+            return searching.watched()
+        return contextlib.nullcontext(searching.Watch())
+
+    def _tell_missed_target(self, photograph: Photograph, bpp: float, psnr: float | None) -> None:
+        wanted = self._wanted
+        # Where nothing but errors is to be told, nothing is measured.
+        if not wanted.has_target or psnr is None or wanted.is_met(bpp, psnr):
+            return
+        if wanted.target_bpp:
+            reached, target = f"{bpp:.4f} bpp", f"{wanted.target_bpp:.4f}"
+        else:
+            reached, target = f"{psnr:.2f} dB", f"{wanted.target_psnr:.2f}"
+        _logger.warning(
+            "%s: %s is the nearest to the target of %s that was found; give another --model%s",
+            *(photograph, reached, target),
+            ", or more --effort" if wanted.effort < max(EFFORTS) else "",
+        )
 
     def existing(self, photograph: Photograph) -> dict[str, Any] | None:
         path, outputs = photograph.path, photograph.outputs
@@ -184,41 +215,6 @@ def _mean_of_some(values: Sequence[Any], counts: Callable[[Any], bool]) -> tuple
     return _mean(counted), "" if len(counted) == len(values) else f" (of {len(counted)})"
 
 
-def _nearest_model(paths: Sequence[str] | None, target: float) -> tuple[str, float]:
-    """Chooses a model by the rates that `evaluate.py --record` wrote into the models' settings.
-
-    Args:
-      paths: of the models to choose from, or None for all that have a name.
-      target: wanted bpp.
-
-    Returns:
-      path, and its mean bpp on Kodak.
-
-    Raises:
-      CheckpointError: no such model, or none whose rate is known.
-    """
-    models = known_models() if paths is None else paths
-    rates = {}
-    for path in models:
-        try:
-            settings = locate(path).settings  # a TF1 checkpoint has none, and so no rate
-        except CheckpointError:
-            if paths is not None:  # of models that nobody has named, another may do
-                raise
-            continue
-        with contextlib.suppress(KeyError, TypeError):  # figures of another shape
-            bpp = settings["measured"]["Kodak"]["bpp"]
-            if math.isfinite(bpp):
-                rates[path] = bpp
-    if not rates:
-        names = ", ".join(map(shown_name, models)) or FOLDER
-        raise CheckpointError(
-            f"{names}: no model whose rate on Kodak is known; give one by --model, or measure it: "
-            "evaluate.py --images KODAK --models MODEL --record"
-        )
-    return min(rates.items(), key=lambda item: abs(item[1] - target))
-
-
 def _photographs(args: argparse.Namespace) -> tuple[list[Photograph], list[str]]:
     """Finds the images, says what was passed over, and decides where their files go.
 
@@ -255,14 +251,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _encode(args: argparse.Namespace) -> int:
     photographs, unreached = _photographs(args)
-    model = args.model[0] if args.model else cli.DEFAULT_MODEL
-    if args.target_bpp:
-        model, rate = _nearest_model(args.model, args.target_bpp)
-        if not args.quiet:
-            print(
-                f"target {args.target_bpp:.4f} bpp: {shown_name(model)}, {rate:.4f} bpp on Kodak, "
-                "is nearest"
-            )
+    model = model_choice.model(args)
+    wanted = Wanted()
+    if args.effort:
+        wanted = Wanted(args.effort, args.lmbda, args.target_bpp, args.target_psnr)
+        if not args.lmbda:  # asked now, so that it is told once and not for each image
+            trained_lambda(locate(model).settings, model)
     begin = time.monotonic()
     with coding_options.start(args, [model], len(photographs)) as codecs:
         ready = time.monotonic()
@@ -276,7 +270,7 @@ def _encode(args: argparse.Namespace) -> int:
             )
         measure = bool(args.summary or not args.quiet)
         to_stream = is_stream(args.output)
-        task = Encoding(setup, started, args.max_pixels, measure, args.overwrite, to_stream)
+        task = Encoding(setup, started, args.max_pixels, measure, args.overwrite, to_stream, wanted)
         with Summary(args.summary, COLUMNS, args.skip_existing, args.overwrite) as summary:
             results, failed = run_folder(
                 photographs, task, codecs.processes, summary, args.skip_existing, args.quiet
@@ -284,16 +278,23 @@ def _encode(args: argparse.Namespace) -> int:
     if not args.quiet:
         total = len(results) + len(failed)
         print(_last_line(results, total, ready - begin, time.monotonic() - ready))
-        if args.target_bpp and results:
-            print(_target_line(args.target_bpp, results))
+        if results and (args.target_bpp or args.target_psnr):
+            print(_target_line(args, results))
         for failure in [*map(str, failed), *unreached]:
             print(f"failed: {printable(failure)}")
     return 1 if failed or unreached else 0
 
 
-def _target_line(target: float, results: Sequence[dict[str, Any]]) -> str:
-    reached = _mean([figures["bpp"] for figures in results])
-    return f"target {target:.4f} bpp, reached {reached:.4f} ({reached / target - 1:+.1%})"
+def _target_line(args: argparse.Namespace, results: Sequence[dict[str, Any]]) -> str:
+    """How far the means over the images are from the target."""
+    if args.target_bpp:
+        target, reached = args.target_bpp, _mean([figures["bpp"] for figures in results])
+        return f"target {target:.4f} bpp, reached {reached:.4f} ({reached / target - 1:+.1%})"
+    psnr, of_psnr = _mean_of_some([figures["psnr"] for figures in results], math.isfinite)
+    if psnr is None:
+        return f"target {args.target_psnr:.2f} dB, reached inf"
+    off = psnr - args.target_psnr
+    return f"target {args.target_psnr:.2f} dB, reached {psnr:.2f}{of_psnr} ({off:+.2f} dB)"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -311,19 +312,48 @@ def main(argv: list[str] | None = None) -> int:
         "--model",
         metavar="PATH",
         nargs="+",
-        help=f"{cli.MODEL_HELP} ({cli.DEFAULT_MODEL}); several with --target-bpp",
+        help=f"{cli.MODEL_HELP} ({cli.DEFAULT_MODEL}); several with a target",
     )
-    parser.add_argument(
+    targets = parser.add_mutually_exclusive_group()
+    targets.add_argument(
         "--target-bpp",
         metavar="BPP",
         type=cli.positive,
         help="choose, from the models given or else from all in ./models and all installed, the "
-        "one whose mean rate on Kodak is nearest to this many bits per pixel",
+        "one whose mean rate on Kodak is nearest to this many bits per pixel; with --effort, also "
+        "come within 2 %% of it with each image",
+    )
+    targets.add_argument(
+        "--target-psnr",
+        metavar="DB",
+        type=cli.positive,
+        help="the same for the PSNR in dB; with --effort, within 2 %% of the squared error",
+    )
+    parser.add_argument(
+        "--effort",
+        metavar="LEVEL",
+        type=int,
+        choices=EFFORTS,
+        default=0,
+        help="search, for each image, the latents of least rate and distortion: smaller files of "
+        "a better picture, which any decoder reads as fast; 0 does not, 1 to 3 search longer "
+        "and longer, and need TensorFlow; Ctrl-C ends a search with the best that it has found; "
+        "--skip-existing does not tell levels apart (0)",
+    )
+    parser.add_argument(
+        "--lambda",
+        dest="lmbda",
+        metavar="LAMBDA",
+        type=cli.positive,
+        help="with --effort: weight of the distortion against the bits (that of the model's "
+        "training)",
     )
     args = coding_options.parse(parser, argv)
-    if args.model and len(args.model) > 1 and not args.target_bpp:
+    if args.lmbda and not args.effort:
+        parser.error("--lambda needs --effort")
+    if args.model and len(args.model) > 1 and not (args.target_bpp or args.target_psnr):
         parser.error(
-            "--model takes several only with --target-bpp; if "
+            "--model takes several only with --target-bpp or --target-psnr; if "
             f"{printable(args.model[-1])!r} is to be an image, there is none"
         )
     return cli.run_main(lambda: _run(args), args.quiet)

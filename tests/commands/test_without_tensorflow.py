@@ -1,15 +1,16 @@
-"""What train.py and the export say where TensorFlow is not installed."""
+"""What train.py, the export and encoder.py --effort say where TensorFlow is not installed."""
 
 import re
 import subprocess
 import sys
 
+import imageio.v3 as iio
 import pytest
 from conftest import ROOT, files
 
 from gmm_attention import requirements
 from gmm_attention.checkpoints import files as checkpoints
-from gmm_attention.commands import export, train
+from gmm_attention.commands import encoder, export, train
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,19 @@ def test_exporting_a_checkpoint_needs_it(tiny_path, capsys):
     assert out == ""
     assert_one_line(err, "trained: a training checkpoint, unlike an exported model, needs ")
     assert files(".") == ["trained", "trained/settings.json", "trained/weights.npz"]
+
+
+@pytest.mark.parametrize("options", [[], ["--lambda", "0.01"], ["--target-bpp", "0.2"]])
+def test_an_effort_needs_it(tiny_path, photograph, capsys, options, tmp_path):
+    iio.imwrite("a.png", photograph[:20, :20])
+    arguments = ["a.png", "-o", "coded", "--model", str(tiny_path)]
+    assert encoder.main([*arguments, "--effort", "1", *options]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert_one_line(err, "--effort needs ", "leave --effort away")
+    assert files(tmp_path) == ["a.png"]
+    assert encoder.main([*arguments, "--effort", "0"]) == 0
+    assert files("coded") == ["a.bin", "a.npz"]
 
 
 def test_the_help_of_training_does_not():
