@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmm_attention import cli
+from gmm_attention import cli, requirements
 from gmm_attention.checkpoints import files as model_files
 from gmm_attention.checkpoints.locate import Kind, ModelPath, locate
+from gmm_attention.codec.efforts import trained_lambda
 from gmm_attention.commands import coding_options, evaluate_options
 from gmm_attention.errors import CodecError, ImageError, naming, printable
 from gmm_attention.files import make_folder, write_rows
@@ -100,12 +101,13 @@ def _measure(args: argparse.Namespace, plan: _Plan, measured: Results) -> dict[s
             if not all(measured.get(task.identity) for task in tasks):
                 started = start_up.start(setup, workers)
                 if not args.quiet:
-                    print(f"{printable(model)}: measured by {started.runtime}", flush=True)
+                    name = printable(results.model_title(model, args.effort))
+                    print(f"{name}: measured by {started.runtime}", flush=True)
             own = many_images.rows_of(tasks, measured, workers, args.quiet)
             rows[results.OWN][model] = own
-            for name in args.codecs if own else ():
-                tasks = many_images.format_tasks(plan.found, own, name)
-                title = codecs.FORMATS[name].title
+            for codec in args.codecs if own else ():
+                tasks = many_images.format_tasks(plan.found, own, codec)
+                title = codecs.FORMATS[codec].title
                 rows[title][model] = many_images.rows_of(tasks, measured, workers, args.quiet)
     return rows
 
@@ -115,7 +117,7 @@ def _setup(args: argparse.Namespace, model: ModelPath) -> Setup:
     from gmm_attention.start_up import set_up
 
     options = "float32", args.runtime, args.device
-    setup, _ = set_up(model.path, *options, args.jobs, num_images=args.jobs)
+    setup, _ = set_up(model.path, *options, args.jobs, num_images=args.jobs, effort=args.effort)
     return setup._replace(warm=True)
 
 
@@ -179,8 +181,8 @@ def _draw_crops(args: argparse.Namespace, plan: _Plan) -> None:
             f"{image.shape[1]}x{image.shape[0]} pixels; give a smaller one"
         )
     with naming(path):
-        figures, picture = one_image.measure(_setup(args, model).codec(), image)
-        pictures = [(results.OWN, figures, picture)]
+        figures, picture = one_image.measure(_setup(args, model).codec(), image, args.effort)
+        pictures = [(results.model_title(results.OWN, args.effort), figures, picture)]
         for name in args.codecs:
             measured = one_image.measure_format(name, image, figures["bpp"])
             pictures.append((codecs.FORMATS[name].title, *measured))
@@ -199,7 +201,8 @@ def _caption(title: str, figures: dict[str, Any]) -> str:
 
 
 def _own_name(args: argparse.Namespace, loss: str) -> str:
-    return args.name + ("-estimate" if args.estimate else "") + loss
+    how = "-estimate" if args.estimate else f"-effort-{args.effort}" if args.effort else ""
+    return args.name + how + loss
 
 
 def _format_name(title: str) -> str:
@@ -251,6 +254,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
     coding_options.tell(listing.notes, listing.failures)
     models = {shown_name(model.path): model for model in map(locate, args.models)}
     losses = grouping.by_loss({name: model.settings for name, model in models.items()})
+    _check_search(args, models)
     for model in models.values() if args.record else ():
         if model.kind is Kind.TF1:
             raise CodecError(
@@ -280,6 +284,21 @@ def _plan(args: argparse.Namespace) -> _Plan:
     outputs.refuse_foreign_files(_outputs(args, plan, names), args.overwrite)
     make_folder(folder)
     return plan
+
+
+def _check_search(args: argparse.Namespace, models: dict[str, ModelPath]) -> None:
+    """Raises CodecError if latents are to be searched and cannot be, so that it is told once."""
+    if not args.effort:
+        return
+    requirements.need_tensorflow("--effort", "or leave --effort away")
+    for model in models.values():
+        try:
+            trained_lambda(model.settings, model.path)
+        except CodecError as error:
+            raise CodecError(
+                f"{model.path}: its settings do not say for which lambda it was trained, by which "
+                "--effort searches; leave --effort away, or give encoder.py --effort a --lambda"
+            ) from error
 
 
 def _outputs(args: argparse.Namespace, plan: _Plan, names: Sequence[str]) -> list[str]:
@@ -331,7 +350,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     all_means = [m for by_model in means.values() for m in by_model.values()]
     results.write_means(os.path.join(folder, "means.csv"), all_means)
     own, beside = _write_curves(args, means, models, image_set, folder)
-    say(f"{image_set}\n{report.means_table(all_means)}\n" + report.means_notes(rows, len(found)))
+    notes = report.means_notes(rows, len(found), args.effort)
+    say(f"{image_set}\n{report.means_table(all_means)}\n" + notes)
     say(
         comparison.compare(
             plan.published, own, beside, own_means, image_set, args.anchor, args.draw, folder

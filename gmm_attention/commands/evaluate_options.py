@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from gmm_attention import cli
 from gmm_attention.cli import number
+from gmm_attention.codec.efforts import EFFORTS
 from gmm_attention.commands.coding_options import add_runtime
 
 DESCRIPTION = """\
@@ -36,14 +37,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args.models = list(dict.fromkeys(map(os.path.normpath, args.models)))
     if args.images is None and args.curves is None:
         parser.error("--images is needed, or --curves to compare curves alone")
-    if args.images is None and (args.crop or args.bits or args.codecs or args.record):
-        parser.error("--codecs, --bits, --crop and --record need --images")
+    for option in ("codecs", "effort", "bits", "crop", "record"):
+        if args.images is None and getattr(args, option):
+            parser.error(f"--{option} needs --images")
     if args.images is None and args.draw and not args.output:
         parser.error("--draw with --curves alone needs an --output")
     if args.crop and (os.path.isdir(args.images) or len(args.models) > 1):
         parser.error("--crop is for one image and one model")
     if args.record and args.estimate:
         parser.error("--record takes means of real files, not of an --estimate")
+    for option in ("estimate", "bits", "record"):
+        if args.effort and getattr(args, option):
+            parser.error(f"--{option} takes latents as the network gives them, and no --effort")
     for option, name in (("--set", args.set), ("--name", args.name)):
         if name is not None and (not name or "/" in name or (option == "--set" and "_" in name)):
             parser.error(f"{option} {name!r} cannot be a part of a curve's file name")
@@ -77,6 +82,15 @@ def _add_measurements(add: _Add) -> None:
         metavar="NAME",
         help="also measure these codecs of Pillow, each at the rate nearest to each model's: "
         + ", ".join(FORMATS),
+    )
+    add(
+        "--effort",
+        metavar="LEVEL",
+        type=int,
+        choices=EFFORTS,
+        default=0,
+        help="search better latents for each image before it is coded, as encoder.py --effort "
+        "does, 1 to 3; the results are named by their effort (0)",
     )
     add(
         "--estimate",

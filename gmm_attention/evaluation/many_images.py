@@ -14,6 +14,7 @@ from PIL import __version__ as pillow_version
 
 from gmm_attention import cli
 from gmm_attention.checkpoints.locate import ModelPath
+from gmm_attention.codec import efforts
 from gmm_attention.errors import naming, printable, within_memory
 from gmm_attention.evaluation import codecs, one_image, results
 from gmm_attention.evaluation.results import Results, Row
@@ -50,9 +51,10 @@ class Task(NamedTuple):
 def _measure(setup: Setup, estimate: bool, path: str) -> dict[str, Any]:
     codec, image = setup.codec(), read_image(path)
     with naming(path):
-        figures = (
-            one_image.estimate(codec, image) if estimate else one_image.measure(codec, image)[0]
-        )
+        if estimate:
+            figures = one_image.estimate(codec, image)
+        else:
+            figures, _ = one_image.measure(codec, image, setup.effort)
     return {**figures, "runtime": codec.runtime.title}
 
 
@@ -137,10 +139,15 @@ def model_tasks(
       found: list of (path, name), see `image_folders.find_images`.
       name: what rows call the model.
       model: ModelPath.
-      setup: Setup of its codec.
+      setup: Setup of its codec, with the effort.
       estimate: whether to measure the cross-entropy instead of coded files.
     """
-    weights = _digest_of_files(model.weight_files)
+    # Latents may differ between runtimes, if rarely.
+    inputs = [results.METHOD, setup.runtime, _digest_of_files(model.weight_files)]
+    if setup.effort:
+        # The search depends on its own code, and weighs what the model was trained for.
+        searched_for = (model.settings.get(key) for key in ("metric", "lambda"))
+        inputs += [efforts.METHOD, *map(str, searched_for)]
     return [
         Task(
             str(path),
@@ -149,11 +156,9 @@ def model_tasks(
                 "codec": results.OWN,
                 "model": name,
                 "rate": results.ESTIMATE if estimate else results.FILES,
+                "effort": str(setup.effort),
                 "image": image,
-                # Latents may differ between runtimes, if rarely.
-                "inputs": results.digest(
-                    results.METHOD, setup.runtime, weights, _digest_of_files([path])
-                ),
+                "inputs": results.digest(*inputs, _digest_of_files([path])),
             },
             _measure,
             (setup, estimate, str(path)),
@@ -180,6 +185,7 @@ def format_tasks(found: Iterable[tuple[Path, str]], rows: Sequence[Row], name: s
                 "codec": image_format.title,
                 "model": rows[0]["model"],
                 "rate": results.FILES,
+                "effort": rows[0]["effort"],
                 "image": image,
                 # The inputs of the model's row cover the image, so no file is read again.
                 "inputs": results.digest(
@@ -263,7 +269,9 @@ def _digest_of_files(paths: Iterable[str | os.PathLike[str]]) -> str:
 
 def _text(row: Row) -> str:
     """What is printed about a row."""
-    title = row["model"] if row["codec"] == results.OWN else row["codec"]
+    title = row["codec"]
+    if title == results.OWN:
+        title = results.model_title(row["model"], int(row["effort"]))
     parts = [f"{title}: {row['image']}: {row['bpp']:.4f} bpp"]
     if row["rate"] == results.ESTIMATE:
         parts[0] += " (estimated)"

@@ -17,23 +17,26 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
-def measure(codec: ImageCodec, image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+def measure(
+    codec: ImageCodec, image: np.ndarray, effort: int = 0
+) -> tuple[dict[str, Any], np.ndarray]:
     """Codes an image to real bytes, decodes them, and measures rate, quality and times.
 
     Args:
       codec: ImageCodec.
       image: uint8 [H, W, 3], 0..255.
+      effort: how long to search better latents, see `ImageCodec.encode`.
 
     Returns:
       figures: dict of height and width in pixels; bpp of both files and side_bpp of NAME.npz
         (header and z); psnr in dB; ms_ssim, 0..1, or None if the image is too small; and
-        encode_seconds and decode_seconds, without reading and writing files.
+        encode_seconds, with the search, and decode_seconds, without reading and writing files.
       reconstruction: uint8 [H, W, 3].
 
     Raises:
-      ImageError: see `ImageCodec.encode` and `ImageCodec.reconstruct`.
+      ImageError, CodecError: see `ImageCodec.encode` and `ImageCodec.reconstruct`.
     """
-    (npz, y_string, _), encode_seconds = _timed(codec.encode, image)
+    (npz, y_string, _), encode_seconds = _timed(codec.encode, image, effort)
     reconstruction, decode_seconds = _timed(codec.decode, npz, y_string)
     figures = {
         **_rate(image, 8 * (len(npz) + len(y_string)), 8 * len(npz)),

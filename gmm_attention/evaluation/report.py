@@ -12,7 +12,7 @@ from gmm_attention.errors import CurveError, printable
 from gmm_attention.evaluation import curves
 from gmm_attention.evaluation.bits import Bits
 from gmm_attention.evaluation.curves import Curve
-from gmm_attention.evaluation.results import OWN, Means, Row, RowsByModel
+from gmm_attention.evaluation.results import OWN, Means, Row, RowsByModel, model_title
 from gmm_attention.metrics import MS_SSIM_SMALLEST_SIDE
 
 _QUALITY = {"PSNR": "PSNR", "MSSSIM": "MS-SSIM in dB"}
@@ -42,12 +42,13 @@ def means_table(all_means: Sequence[Means]) -> str:
     return _table(header, rows)
 
 
-def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
+def means_notes(rows: Mapping[str, RowsByModel], num_images: int, effort: int) -> str:
     """Explains a table of means: how they were taken, and which images are missing or off.
 
     Args:
       rows: dict of the codec's title to dict of model to list of rows.
       num_images: number of images that should have been measured.
+      effort: with which the models coded them.
 
     Returns:
       one or more lines.
@@ -63,15 +64,16 @@ def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
     small = 0
     for title, by_model in rows.items():
         for model, measured in by_model.items():
+            name = model_title(model, effort)
             if len(measured) < num_images:
-                about = model if title == OWN else title
+                about = name if title == OWN else title
                 notes.append(f"{about}: the means are of {len(measured)} of {num_images} images.")
             if title == OWN:
                 small = sum(row["ms_ssim"] is None for row in measured)
                 targets.update({(model, row["image"]): row["bpp"] for row in measured})
-                notes += _infinite_notes(model, measured)
+                notes += _infinite_notes(name, measured)
                 continue
-            about = f"{title} at the rate of {model}"
+            about = f"{title} at the rate of {name}"
             notes += _infinite_notes(about, measured)
             # An estimated rate may be zero, of which no share can be taken.
             pairs = [(row["bpp"], targets[model, row["image"]]) for row in measured]
@@ -80,7 +82,7 @@ def means_notes(rows: Mapping[str, RowsByModel], num_images: int) -> str:
             if missed:
                 notes.append(
                     f"{title}: {len(missed)} of {len(off)} images are more than {MISSED_RATE:.0%} "
-                    f"off the rate of {model}, {max(missed, key=abs):+.1%} at most."
+                    f"off the rate of {name}, {max(missed, key=abs):+.1%} at most."
                 )
     if small:
         notes.append(

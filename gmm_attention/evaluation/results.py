@@ -29,11 +29,14 @@ NUMBERS = (
     *("encode_seconds", "decode_seconds", "jobs", "quality"),
 )
 # "inputs" comes last, so a row that has it is whole.
-COLUMNS = ("set", "codec", "model", "rate", "image", *NUMBERS, "runtime", "inputs")
+COLUMNS = ("set", "codec", "model", "rate", "effort", "image", *NUMBERS, "runtime", "inputs")
+
+# Those of earlier versions, which coded all images without an effort.
+_COLUMNS_WITHOUT_EFFORT = set(COLUMNS) - {"effort"}
 
 # Columns that tell rows apart. The path of the model is not among them, but "inputs" covers its
 # weights.
-_IDENTITY = ("codec", "rate", "image", "inputs")
+_IDENTITY = ("codec", "rate", "effort", "image", "inputs")
 
 # The columns of one image: strings, but those of NUMBERS are float or None.
 Row = dict[str, Any]
@@ -52,6 +55,7 @@ class Means(NamedTuple):
       codec: OWN, or the title of another codec.
       model: path of the model or, for another codec, of the model whose rate it was to reach.
       rate: FILES, or ESTIMATE for the cross-entropy.
+      effort: with which the model coded the images, see `ImageCodec.encode`.
       images: number of images.
       bpp, side_bpp: in bits per pixel of the unpadded images.
       psnr: dB, of `psnr_images` images.
@@ -66,6 +70,7 @@ class Means(NamedTuple):
     codec: str
     model: str
     rate: str
+    effort: int
     images: int
     bpp: float
     side_bpp: float | None
@@ -81,9 +86,15 @@ class Means(NamedTuple):
     @property
     def title(self) -> str:
         """Name of the codec or model in a table."""
+        model = model_title(self.model, self.effort)
         if self.codec != OWN:
-            return f"{self.codec} at the rate of {self.model}"
-        return f"{self.model} (estimated rate)" if self.rate == ESTIMATE else self.model
+            return f"{self.codec} at the rate of {model}"
+        return f"{model} (estimated rate)" if self.rate == ESTIMATE else model
+
+
+def model_title(model: str, effort: int) -> str:
+    """Names a model, and the effort with which it codes unless that is 0."""
+    return f"{model} at effort {effort}" if effort else model
 
 
 def digest(*parts: object) -> str:
@@ -110,6 +121,8 @@ class Results:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path
         columns, rows = read_rows(path)
+        if set(columns) == _COLUMNS_WITHOUT_EFFORT:
+            columns, rows = list(COLUMNS), [{**row, "effort": "0"} for row in rows]
         self._rows: dict[tuple[str, ...], Row] = {}
         if columns and set(columns) != set(COLUMNS):
             _logger.warning(
@@ -128,10 +141,10 @@ class Results:
             write_rows(path, columns, whole)
 
     def get(self, identity: Mapping[str, str]) -> Row | None:
-        """Returns the row that was measured with the same codec, rate and inputs, or None.
+        """Returns the row that was measured with the same codec, rate, effort and inputs, or None.
 
         Args:
-          identity: dict with codec, rate, image and inputs, and perhaps more.
+          identity: dict with codec, rate, effort, image and inputs, and perhaps more.
         """
         return self._rows.get(_identity(identity))
 
@@ -157,7 +170,7 @@ class Results:
 
 
 def means(rows: Sequence[Row]) -> Means:
-    """Averages rows, at least one, of one codec, model and rate."""
+    """Averages rows, at least one, of one codec, model, rate and effort."""
 
     def finite(name: str) -> list[float]:
         return [row[name] for row in rows if row[name] is not None and math.isfinite(row[name])]
@@ -173,6 +186,7 @@ def means(rows: Sequence[Row]) -> Means:
         codec=rows[0]["codec"],
         model=rows[0]["model"],
         rate=rows[0]["rate"],
+        effort=int(rows[0]["effort"]),
         images=len(rows),
         bpp=bpp,
         side_bpp=mean("side_bpp"),

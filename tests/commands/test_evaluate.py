@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, files, load_once, needs_tensorflow, wait_until
 
-from gmm_attention import metrics, start_up
+from gmm_attention import metrics, requirements, start_up
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import locate
 from gmm_attention.codec import image_codec
 from gmm_attention.commands import encoder, evaluate
-from gmm_attention.evaluation import many_images, one_image
+from gmm_attention.evaluation import many_images, one_image, plots
 from gmm_attention.evaluation.curves import read_curve
 
 PAPER = "Proposed_optimized_by_MSE"
@@ -186,6 +186,71 @@ def test_rows_of_another_runtime_are_not_taken(run, photographs, tiny_path):
     assert float(first["psnr"]) == pytest.approx(float(second["psnr"]), abs=1e-3)
 
 
+# With an effort.
+
+
+@needs_tensorflow
+def test_figures_with_an_effort_stand_beside_those_without(
+    run, photographs, tiny_path, monkeypatch
+):
+    iio.imwrite("cat.png", iio.imread(photographs / "a.png")[:96, :120])
+    options = ["--images", "cat.png", "--models", tiny_path]
+    assert run(*options)[0] == 0
+    curve = Path("evaluation/data_cat_gmm-attention_optimized_by_MSE_PSNR.dat")
+    without = curve.read_bytes()
+
+    captions = []
+    monkeypatch.setattr(plots, "side_by_side", lambda _, crops: captions.extend(dict(crops)))
+    options += ["--effort", 1]
+    status, out, err = run(*options, "--codecs", "jpeg", "--crop", 0, 0, 9, 9)
+    assert (status, err) == (0, "")
+    first, second, jpeg = rows("evaluation/images.csv")
+    assert [row["effort"] for row in (first, second, jpeg)] == ["0", "1", "1"]
+    before, after = (
+        0.0075 * 255**2 / 10 ** (float(row["psnr"]) / 10) + float(row["bpp"])
+        for row in (first, second)
+    )
+    assert after < before
+    bpp = float(second["bpp"])
+    assert captions[1].startswith(f"gmm-attention at effort 1\n{bpp:.3f} bpp\n")
+    means = rows("evaluation/means.csv")
+    assert [(row["codec"], row["effort"]) for row in means] == [
+        ("gmm-attention", "1"),
+        ("JPEG", "1"),
+    ]
+    assert float(means[0]["bpp"]) == pytest.approx(bpp)
+    name = "gmm-attention-effort-1"
+    searched = read_curve(f"evaluation/data_cat_{name}_optimized_by_MSE_PSNR.dat")
+    assert searched.bpp == pytest.approx((bpp,)) and curve.read_bytes() == without
+    assert f"<!-- {name}, MSE -->" in Path("evaluation/cat_PSNR.svg").read_text()
+    assert f"{tiny_path} at effort 1: cat: {bpp:.4f} bpp" in out
+    assert f"JPEG at the rate of {tiny_path} at effort 1  " in out
+
+    monkeypatch.setattr(many_images, "_measure", None)
+    for again in (options, options[:-2]):
+        status, out, err = run(*again)
+        assert (status, err) == (0, "") and "1 of 1 images are in" in out
+    assert len(rows("evaluation/images.csv")) == 3
+    assert "effort" not in out
+
+
+def test_a_search_that_cannot_be_made_is_told_once(run, photographs, wider, monkeypatch):
+    options = ["--images", "kodak", "--models", wider, "--effort", 1]
+    with monkeypatch.context() as patch:
+        patch.setattr(requirements, "has_tensorflow", lambda: False)
+        status, out, err = run(*options)
+    assert (status, out) == (1, "")
+    assert_one_line(err, "--effort needs tensorflow", "or leave --effort away")
+    settings = checkpoints.load_settings(wider)
+    del settings["lambda"]
+    checkpoints.save_settings(wider, settings)
+    monkeypatch.setattr(requirements, "need_tensorflow", lambda *_: None)
+    status, out, err = run(*options)
+    assert (status, out) == (1, "")
+    assert_one_line(err, f"{wider}: its settings do not say for which lambda", "; leave --effort")
+    assert not os.path.exists("evaluation")
+
+
 # Names of models.
 
 
@@ -244,10 +309,10 @@ def test_a_broken_image_does_not_stop_the_rest(run, photographs, tiny_path):
 def test_want_of_memory_for_one_image_leaves_the_others(run, photographs, tiny_path, monkeypatch):
     measure = one_image.measure
 
-    def hungry(codec, image):
+    def hungry(codec, image, effort):
         if image.shape == iio.imread(photographs / "b.png").shape:
             raise MemoryError
-        return measure(codec, image)
+        return measure(codec, image, effort)
 
     monkeypatch.setattr(one_image, "measure", hungry)
     status, _, err = run("--images", "kodak", "--models", tiny_path)
@@ -454,6 +519,11 @@ def test_curves_that_do_not_overlap_are_a_clear_error(run, tmp_path):
         ["--images", "kodak", "--crop", "0", "0", "9", "9"],
         ["--images", "kodak/a.png", "--models", "a", "b", "--crop", "0", "0", "9", "9"],
         ["--images", "kodak", "--record", "--estimate"],
+        ["--images", "kodak", "--effort", "4"],
+        ["--images", "kodak", "--effort", "1", "--record"],
+        ["--images", "kodak", "--effort", "1", "--estimate"],
+        ["--images", "kodak", "--effort", "1", "--bits"],
+        ["--curves", "--effort", "1"],
         ["--images", "kodak", "--set", "a_b"],
         ["--images", "kodak", "--name", "a/b"],
         ["--curves", "--bits"],
@@ -532,8 +602,8 @@ def exact(monkeypatch):
     """Has the model reproduce images of one colour exactly."""
     measure = one_image.measure
 
-    def measured(codec, image):
-        figures, picture = measure(codec, image)
+    def measured(codec, image, effort):
+        figures, picture = measure(codec, image, effort)
         if image.min() == image.max():
             picture = image
             figures.update(psnr=metrics.psnr(image, image), ms_ssim=metrics.ms_ssim(image, image))
@@ -686,6 +756,18 @@ def test_other_files_in_the_folder_do_not_matter(run, photographs, tiny_path):
     for arguments in (["--images", "kodak", "--models", tiny_path], ["--curves", "--set", "Kodak"]):
         assert run(*arguments, "--output", "out")[0] == 0
     assert all(Path("out", name).read_bytes() == FOREIGN for name in names)
+
+
+def test_rows_of_the_version_before_are_taken_over(run, photographs, tiny_path, monkeypatch):
+    command = ["--images", "kodak/small/c.png", "--models", tiny_path]
+    assert run(*command)[0] == 0
+    path = Path("evaluation/images.csv")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b",effort,", b",").replace(b",files,0,", b",files,"))
+    monkeypatch.setattr(many_images, "_measure", None)
+    status, out, err = run(*command)
+    assert (status, err) == (0, "") and "1 of 1 images are in" in out
+    assert path.read_bytes() == whole
 
 
 def test_rows_of_another_version_are_moved_aside(run, photographs, tiny_path, caplog):

@@ -23,8 +23,8 @@ def folder(tmp_path, tiny_codec, large):
     """One file of each kind, as evaluations write them."""
     measured = results.Results(tmp_path / "images.csv")
     row = measured.add(
-        set="s", codec=results.OWN, model="m", rate=results.FILES, image="a", bpp=0.2, psnr=30.0,
-        inputs="of a",
+        set="s", codec=results.OWN, model="m", rate=results.FILES, effort="0", image="a",
+        bpp=0.2, psnr=30.0, inputs="of a",
     )  # fmt: skip
     results.write_means(tmp_path / "means.csv", [results.means([row])])
     curves.write_curve(tmp_path, CURVE)

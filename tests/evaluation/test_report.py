@@ -12,16 +12,16 @@ def row(image, psnr=30.0, ms_ssim=0.9, bpp=0.2, codec=results.OWN):
         None if ms_ssim is None else math.inf if ms_ssim == 1 else -10 * math.log10(1 - ms_ssim)
     )
     return {
-        "codec": codec, "model": "models/m", "rate": results.FILES, "image": image, "bpp": bpp,
-        "side_bpp": 0.01, "psnr": psnr, "ms_ssim": ms_ssim, "ms_ssim_db": decibels, "jobs": 1,
-        "encode_seconds": 1.0, "decode_seconds": 1.0,
+        "codec": codec, "model": "models/m", "rate": results.FILES, "effort": "0", "image": image,
+        "bpp": bpp, "side_bpp": 0.01, "psnr": psnr, "ms_ssim": ms_ssim, "ms_ssim_db": decibels,
+        "jobs": 1, "encode_seconds": 1.0, "decode_seconds": 1.0,
     }  # fmt: skip
 
 
-def notes(measured, **formats):
+def notes(measured, effort=0, **formats):
     rows = {results.OWN: {"models/m": measured}}
     rows.update({title: {"models/m": r} for title, r in formats.items()})
-    return report.means_notes(rows, len(measured)).splitlines()[1:]
+    return report.means_notes(rows, len(measured), effort).splitlines()[1:]
 
 
 FLAT = row("flat", math.inf, 1.0)
@@ -75,6 +75,15 @@ def test_where_all_are_exact_there_is_no_mean():
 def test_other_codecs_are_told_apart():
     found = notes([row("a"), row("flat")], JPEG=[row("a", codec="JPEG"), {**FLAT, "codec": "JPEG"}])
     assert found[0].startswith("JPEG at the rate of models/m: flat is reproduced exactly, ")
+
+
+def test_an_effort_is_told_wherever_a_model_is_named():
+    rows = [row("a"), FLAT]
+    found = notes(rows, 2, JPEG=[{**row("a", bpp=0.3), "codec": "JPEG"}, {**FLAT, "codec": "JPEG"}])
+    assert len(found) == 5 and all("models/m at effort 2" in line for line in found)
+    means = results.means([{**measured, "effort": "2"} for measured in rows])
+    assert means.title == "models/m at effort 2"
+    assert means._replace(codec="JPEG").title == "JPEG at the rate of models/m at effort 2"
 
 
 def test_no_share_is_taken_of_a_rate_of_zero():

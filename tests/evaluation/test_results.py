@@ -18,6 +18,7 @@ def row(image, **figures):
         "codec": results.OWN,
         "model": "m",
         "rate": results.FILES,
+        "effort": "0",
         "inputs": f"of {image}",
     }
     return {**identity, "image": image, **figures}
@@ -33,6 +34,7 @@ def test_rows_are_on_the_disk_at_once_and_found_again(tmp_path):
     assert again.get(row("b")) is None
     assert again.get({**row("a"), "inputs": "others"}) is None
     assert again.get({**row("a"), "rate": results.ESTIMATE}) is None
+    assert again.get({**row("a"), "effort": "1"}) is None
     # Another path of the same weights is the same model.
     assert again.get({**row("a"), "model": "elsewhere"}) == added
 
@@ -110,7 +112,7 @@ def test_means_are_taken_as_the_paper_takes_them(tmp_path):
     ]
     means = results.means(rows)
     assert means.images == 3
-    assert means[4:7] == pytest.approx((0.4, 0.02, 33))
+    assert means[5:8] == pytest.approx((0.4, 0.02, 33))
     assert means.ms_ssim == pytest.approx(0.945)
     assert means.ms_ssim_db == pytest.approx(-10 * math.log10(1 - 0.945))
     assert means.ms_ssim_mean_db == pytest.approx(15)
@@ -122,8 +124,8 @@ def test_means_are_taken_as_the_paper_takes_them(tmp_path):
 
 
 def a_means(**fields):
-    return results.Means(results.OWN, "m", results.FILES, 24, **{
-        **dict.fromkeys(results.Means._fields[4:]), "bpp": 0.2, "psnr": 30.0, **fields,
+    return results.Means(results.OWN, "m", results.FILES, 0, 24, **{
+        **dict.fromkeys(results.Means._fields[5:]), "bpp": 0.2, "psnr": 30.0, **fields,
     })  # fmt: skip
 
 
