@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 from gmm_attention.errors import CodecError
@@ -33,7 +34,7 @@ EFFORTS = (0, *LEVELS)
 # A target is reached when the bits, or the squared error, come this near to it.
 _TOLERANCE = 0.02
 
-_EXACT = 1000.0  # dB: counts as the infinite PSNR of equal images, with which one cannot compute
+_MOST_DECIBELS = 1000.0
 
 
 class Progress(NamedTuple):
@@ -75,7 +76,7 @@ class Wanted(NamedTuple):
         if self.effort not in EFFORTS:
             raise ValueError(f"effort must be one of {EFFORTS}, not {self.effort!r}")
         numbers = [value for value in self[1:] if value is not None]
-        if not all(0 < value < math.inf for value in numbers):
+        if not all(isinstance(value, Real) and 0 < value < math.inf for value in numbers):
             raise ValueError(f"lmbda and targets must be finite and above 0, not {numbers}")
         if numbers and not self.effort:
             raise ValueError("lmbda and targets need an effort of at least 1")
@@ -96,8 +97,9 @@ class Wanted(NamedTuple):
         if self.target_bpp:
             return math.log(bpp / self.target_bpp)
         assert self.target_psnr is not None
-        psnr = min(psnr, _EXACT)
-        return (psnr - self.target_psnr) * math.log(10) / 10
+        # A number that one can compute with, also for equal images, whose PSNR is infinite.
+        decibels = min(max(psnr - self.target_psnr, -_MOST_DECIBELS), _MOST_DECIBELS)
+        return decibels * math.log(10) / 10
 
     def is_met(self, bpp: float, psnr: float) -> bool:
         """Whether files are near enough to the target; see `above_target`."""

@@ -189,15 +189,13 @@ class ImageCodec:
         """
         wanted = Wanted(effort, lmbda, target_bpp, target_psnr)
         wanted.check()
-        latents = self._latents(image)
         if effort:
-            found = self._refined(image, latents, wanted, listen)
+            found = self._refined(image, self._latents(image), wanted, listen)
             return found.npz, found.y_string, found.y_hat
+        z_symbols, y_hat = self.analyse(image)
         height, width = image.shape[:2]
-        files = self.latent_codec.encode(
-            height, width, latents.z_symbols, latents.y_hat, images.is_gray(image)
-        )
-        return *files, latents.y_hat
+        gray = images.is_gray(image)
+        return *self.latent_codec.encode(height, width, z_symbols, y_hat, gray), y_hat
 
     def _refined(
         self, image: np.ndarray, latents: Latents, wanted: Wanted, listen: Listener | None

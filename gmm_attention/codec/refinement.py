@@ -32,6 +32,10 @@ _POSITIONS = 128
 # pixels and rates beyond the part.
 _HALO = 1
 
+# Positions of z along a side of a part, at least. It is enough for MS-SSIM, also where the image
+# ends in the last part's last position.
+_LEAST_SIDE = 4
+
 # For a target: how many searches, and how lambda changes from one to the next.
 _MOST_SEARCHES = 8
 _FARTHEST = 1e4  # factor from the first lambda to the last one, at most
@@ -133,23 +137,25 @@ class Refinement:
           wanted: Wanted, with a target.
 
         Returns:
-          the nearest to the target of all that was found.
+          what meets the target, or else the nearest to it of all that was found and `first`.
         """
-        attempts = [first]
+        nearest = first
         bounds = math.log(lmbda / _FARTHEST), math.log(lmbda * _FARTHEST)
         tried: list[tuple[float, float]] = []
         here = math.log(lmbda)
         while len(tried) < _MOST_SEARCHES and not self._stopped:
-            attempts.append(self._searched(level, math.exp(here)))
-            figures = attempts[-1].bpp, self._psnr(attempts[-1])
-            tried.append((here, wanted.above_target(*figures)))
+            found = self._searched(level, math.exp(here))
+            figures = found.bpp, self._psnr(found)
             if wanted.is_met(*figures):
-                break
+                return found  # even where `first` is nearer, for this one costs less
+            tried.append((here, wanted.above_target(*figures)))
+            if abs(tried[-1][1]) < abs(wanted.above_target(nearest.bpp, self._psnr(nearest))):
+                nearest = found
             following = min(max(_next(tried), bounds[0]), bounds[1])
             if following == here:
                 break
             here = following
-        return min(attempts, key=lambda one: abs(wanted.above_target(one.bpp, self._psnr(one))))
+        return nearest
 
     def _psnr(self, attempt: Attempt) -> float:
         return metrics.psnr(self._image, attempt.picture)
@@ -226,16 +232,19 @@ def _schedule(level: Level, share: float) -> tuple[float, float]:
 def _parts(height: int, width: int, positions: int) -> list[_Part]:
     """Divides z into parts of equal size, each with its halo of at most so many positions.
 
-    Of all divisions it is the one that computes the least in halos.
+    Of all divisions it is the one that computes the least in halos. Parts are larger than that
+    rather than smaller than _LEAST_SIDE.
     """
 
-    def area(counts: tuple[int, int]) -> tuple[int, int]:
+    def area(counts: tuple[int, ...]) -> tuple[int, int]:
         outer = [
             min(-(-side // count) + 2 * _HALO, side) for side, count in zip((height, width), counts)
         ]
         return outer[0] * outer[1], counts[0] * counts[1]
 
-    counts = itertools.product(range(1, height + 1), range(1, width + 1))
+    counts = itertools.product(
+        *(range(1, max(side // _LEAST_SIDE, 1) + 1) for side in (height, width))
+    )
     rows, columns = min(
         counts, key=lambda pair: (max(area(pair)[0] / positions, 1), area(pair)[0] * area(pair)[1])
     )

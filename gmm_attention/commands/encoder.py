@@ -126,7 +126,7 @@ class Encoding:
             "ms_ssim": ms_ssim,
             "seconds": seconds,
         }
-        self._tell_missed_target(photograph, bpp=figures["bpp"], psnr=psnr)
+        self._tell_missed_target(photograph, figures["bpp"], psnr)
         return figures
 
     def _watched(self) -> contextlib.AbstractContextManager[searching.Watch]:

@@ -160,25 +160,27 @@ class ResidualBlock(tf.keras.Model):
         return t + self.conv2(self.conv1(self.conv0(t)))
 
 
-def _copies(t: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """Returns `count` copies of t whose gradients are summed in the order of the list."""
+def copies(t: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """Returns `count` copies of t whose gradients are summed in the order of the list.
+
+    TensorFlow's own sum of three or more begins with one that no other thread still reads, so that
+    its last bit may differ from run to run.
+    """
 
     @tf.custom_gradient
-    def copies(t):
+    def identities(t):
         return [tf.identity(t) for _ in range(count)], lambda *gradients: tf.reduce_sum(
             tf.stack(gradients), axis=0
         )
 
-    return copies(t)
+    return identities(t)
 
 
 class Attention(tf.keras.Model):
     """t + mask * trunk, [B, H, W, N]. Source: original network.py, `NonLocalAttentionBlock`.
 
     Attributes:
-      ordered_gradients: whether to sum the gradients of t's uses in a fixed order. TensorFlow's own
-        sum of three or more begins with one that no other thread still reads, so that the last bit
-        may differ from run to run.
+      ordered_gradients: whether to sum the gradients of t's uses in a fixed order, see `copies`.
     """
 
     ordered_gradients: bool = False
@@ -203,7 +205,7 @@ class Attention(tf.keras.Model):
         return self.conv_1x1(t)
 
     def call(self, t: tf.Tensor) -> tf.Tensor:
-        shortcut, mask, trunk = _copies(t, 3) if self.ordered_gradients else (t, t, t)
+        shortcut, mask, trunk = copies(t, 3) if self.ordered_gradients else (t, t, t)
         return shortcut + self.mask(mask) * self.trunk(trunk)
 
 

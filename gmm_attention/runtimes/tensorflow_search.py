@@ -15,8 +15,9 @@ import tensorflow as tf
 from gmm_attention.checkpoints import integers
 from gmm_attention.checkpoints.loading import LoadedModel, build_network
 from gmm_attention.checkpoints.locate import Kind
-from gmm_attention.errors import naming
+from gmm_attention.errors import CheckpointError, naming
 from gmm_attention.model import gaussian_mixture, losses, variables
+from gmm_attention.model.layers import Attention, copies
 from gmm_attention.runtimes.protocol import Window
 from gmm_attention.runtimes.tensorflow_runtime import (
     MEMORY_ERRORS,
@@ -104,7 +105,7 @@ class TensorFlowSearch:
       metric, memory_errors: see LatentSearch.
 
     Raises:
-      CheckpointError: there is no network of the model's settings.
+      CheckpointError: there is no network of the model's settings, or no such metric.
     """
 
     memory_errors = MEMORY_ERRORS
@@ -115,7 +116,15 @@ class TensorFlowSearch:
         with naming(loaded.name):
             self.network = build_network(loaded.settings, Kind.EXPORTED, precision)
         variables.assign(self.network, integers.float_arrays(loaded.exported), loaded.name)
+        for layer in self.network.synthesis.attention:
+            if isinstance(layer, Attention):
+                layer.ordered_gradients = True  # the same image is to give the same files
         self.metric = loaded.settings.get("metric", "mse")
+        if self.metric not in losses.METRICS:
+            raise CheckpointError(
+                f"{loaded.name}: trained for {self.metric!r}, by which no effort can be made; its "
+                f"settings.json must say one of {', '.join(losses.METRICS)}, or leave --effort away"
+            )
         number = tf.TensorSpec([], tf.float32)
         latents = [tf.TensorSpec([1, None, None, self.network.num_filters], tf.float32)] * 2
         window = _Tensors(
@@ -170,20 +179,21 @@ class TensorFlowSearch:
     def _cost(self, latents: Sequence[tf.Tensor], window: _Tensors) -> tf.Tensor:
         """lambda D + R of y_hat and z_hat, or of what stands for them, in bits."""
         y_hat, z_hat = latents
+        of_context, of_likelihoods, of_pixels = copies(y_hat, 3)
         phi = self.network.hyper_synthesis(z_hat)
-        mixture = self.network.entropy_parameters([y_hat, phi])
+        mixture = self.network.entropy_parameters([of_context, phi])
         likelihoods = (
-            gaussian_mixture.likelihoods(y_hat, *mixture),
+            gaussian_mixture.likelihoods(of_likelihoods, *mixture),
             self.network.entropy_bottleneck.likelihoods(z_hat),
         )
         rate = tf.add_n([losses.bits_per_pixel(t, 1) for t in likelihoods])
         top, left = tf.unstack(window.corner)
         height, width = tf.unstack(tf.shape(window.x)[1:3])
-        # The decoder clips its pixels, and makes gray ones of their mean.
-        x_hat = self.network.synthesis(y_hat)[:, top : top + height, left : left + width]
-        x_hat = tf.clip_by_value(x_hat, 0, 1)
+        x_hat = self.network.synthesis(of_pixels)[:, top : top + height, left : left + width]
+        # The decoder makes gray pixels of their mean, and clips.
         mean = tf.reduce_mean(x_hat, axis=-1, keepdims=True)
         x_hat = tf.where(window.gray, tf.broadcast_to(mean, tf.shape(x_hat)), x_hat)
+        x_hat = tf.clip_by_value(x_hat, 0, 1)
         num_pixels = tf.cast(height * width, tf.float32)
         if self.metric == "ms-ssim":
             distortion = 1 - losses.ms_ssim(*map(_whole_scales, (window.x, x_hat)))[0]

@@ -181,6 +181,7 @@ def state_of(by_jax):
     return {n[len(prefix) :]: array for n, array in by_jax.items() if n.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_jax_takes_the_same_steps(by_jax, by_tensorflow, exported):
     metrics, arrays = by_tensorflow
     assert metrics[-1]["loss"] < 0.8 * metrics[0]["loss"]
@@ -197,6 +198,7 @@ def test_jax_takes_the_same_steps(by_jax, by_tensorflow, exported):
         assert error <= 2e-3 * np.linalg.norm(moved), name
 
 
+@pytest.mark.slow
 def test_tensorflow_goes_on_from_jax(by_jax, trainer, given):
     arrays = state_of(by_jax)
     assert arrays["updates"] == STEPS
@@ -204,6 +206,7 @@ def test_tensorflow_goes_on_from_jax(by_jax, trainer, given):
     assert_metrics_agree(by_jax, STEPS, take_step(trainer, given, STEPS))
 
 
+@pytest.mark.slow
 def test_validation_is_that_of_tensorflow(by_jax, trainer, given):
     trainer.restore(state_of(by_jax), "JAX")
     # Of the second, the middle, and turned: it is upright, and the program's size is not.
@@ -219,6 +222,7 @@ def test_validation_is_that_of_tensorflow(by_jax, trainer, given):
             np.testing.assert_allclose(by_jax[f"photograph_{i}/{name}"], value, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(by_jax):
     for i in range(STEPS):
         exact, rounded = by_jax[f"tf32/{i}/loss"], by_jax[f"bfloat16/{i}/loss"]
@@ -282,6 +286,7 @@ def test_muons_own_network_can_be_exported():
     assert set(step.state) <= names and "loss" in names
 
 
+@pytest.mark.slow
 def test_runner_trains_alone(exported, jax_python, by_jax, trainer, tmp_path, tmp_path_factory):
     photographs = ROOT / "valid"
     (tmp_path / "validation").mkdir()
@@ -359,6 +364,7 @@ def test_runner_says_that_jax_is_missing(exported, capsys, monkeypatch):
     assert "JAX is missing" in error_of(exported, capsys)
 
 
+@pytest.mark.slow
 def test_runner_fails_in_one_line(copy, jax_python, tmp_path):
     (copy / "state.npz").write_bytes(b"")
     done = run_jax(jax_python, [copy / "runner.pyz", "--check", 2], tmp_path / "empty")
@@ -366,6 +372,7 @@ def test_runner_fails_in_one_line(copy, jax_python, tmp_path):
     assert re.fullmatch(r".*state\.npz: damaged.*\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_runner_refuses_small_photographs_before_it_compiles(exported, jax_python, tmp_path):
     arguments = ["--train", ROOT / "valid", "--validate", ROOT / "valid" / "chelsea_61x47.png"]
     arguments = [exported / "runner.pyz", *arguments, "--output", tmp_path / "run"]
