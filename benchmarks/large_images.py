@@ -1,14 +1,14 @@
 """Compares memory and time per pixel of large images with 768x512: N = 128, all channels live.
 
     python benchmarks/large_images.py IMAGE [--sizes 4000x3000 8200x6100 12000x8400] [--programs]
-        [--runtime auto]
+        [--runtime auto] [--effort 1]
 
 The large images are IMAGE, mirrored side by side as often as needed. The weights are random, as in
 speed.py. For encoding and for decoding, each in a process of its own, it prints the seconds per
 megapixel of padded image, their ratio to those of 768x512 pixels (the mean of one measurement
 before and one after), and the process's largest resident memory in GiB. With --programs it prints
 instead the largest resident memory of encoder.py, which also computes PSNR and MS-SSIM, and of
-decoder.py, for a PNG file of each size.
+decoder.py, for a PNG file of each size; there the encoder may be given an effort.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def save_model(path: str, image: str) -> None:
 
 
 def measure_programs(
-    path: str, width: int, height: int, model: str, folder: str, runtime: str
+    path: str, width: int, height: int, model: str, folder: str, runtime: str, effort: int
 ) -> None:
     """Prints the largest resident memory of encoder.py and of decoder.py for one size, in GiB."""
     from gmm_attention.images import write_png
@@ -98,6 +98,8 @@ def measure_programs(
     write_png(png, enlarged(path, width, height)[1])
     for program, source, target in (("encoder", png, coded), ("decoder", coded, decoded)):
         options = ["--model", model, "--input", source, "--output", target, "--runtime", runtime]
+        if effort and program == "encoder":
+            options += ["--effort", str(effort), "--lambda", "0.0075"]
         process = subprocess.Popen([sys.executable, ROOT / f"{program}.py", *options])
         _, status, usage = os.wait4(process.pid, 0)
         if status:
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=size, nargs="+", default=sizes)
     parser.add_argument("--programs", action="store_true")
     parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--effort", type=int, default=0)
     parser.add_argument("--one", nargs=7, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -122,7 +125,9 @@ def main() -> None:
         save_model(model, args.image)
         if args.programs:
             for width, height in args.sizes:
-                measure_programs(args.image, width, height, model, folder, args.runtime)
+                measure_programs(
+                    args.image, width, height, model, folder, args.runtime, args.effort
+                )
             return
 
         def run(direction: str, width: int, height: int) -> tuple[float, float]:
