@@ -139,7 +139,7 @@ class Refinement:
         Returns:
           what meets the target, or else the nearest to it of all that was found and `first`.
         """
-        nearest = first
+        nearest, least = first, abs(wanted.above_target(first.bpp, self._psnr(first)))
         bounds = math.log(lmbda / _FARTHEST), math.log(lmbda * _FARTHEST)
         tried: list[tuple[float, float]] = []
         here = math.log(lmbda)
@@ -148,9 +148,10 @@ class Refinement:
             figures = found.bpp, self._psnr(found)
             if wanted.is_met(*figures):
                 return found  # even where `first` is nearer, for this one costs less
-            tried.append((here, wanted.above_target(*figures)))
-            if abs(tried[-1][1]) < abs(wanted.above_target(nearest.bpp, self._psnr(nearest))):
-                nearest = found
+            above = wanted.above_target(*figures)
+            if abs(above) < least:
+                nearest, least = found, abs(above)
+            tried.append((here, above))
             following = min(max(_next(tried), bounds[0]), bounds[1])
             if following == here:
                 break
