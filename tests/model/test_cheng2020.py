@@ -94,6 +94,7 @@ def test_a_graph_computes_what_eager_mode_does(model, x):
         np.testing.assert_allclose(likelihoods["y"], model(x)[1]["y"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_model_runs_under_a_distribution_strategy(x):
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
