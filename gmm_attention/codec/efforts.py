@@ -106,12 +106,15 @@ class Wanted(NamedTuple):
         return abs(self.above_target(bpp, psnr)) <= math.log1p(_TOLERANCE)
 
 
-def trained_lambda(settings: Mapping[str, Any], name: str) -> float:
+def trained_lambda(
+    settings: Mapping[str, Any], name: str, advice: str = "give one (--lambda)"
+) -> float:
     """Returns the lambda that a model was trained for.
 
     Args:
       settings: the model's.
       name: the model's, for the message.
+      advice: what to do if the settings do not say.
 
     Raises:
       CodecError: the settings do not say.
@@ -119,6 +122,6 @@ def trained_lambda(settings: Mapping[str, Any], name: str) -> float:
     lmbda = settings.get("lambda")
     if not isinstance(lmbda, (int, float)) or not 0 < lmbda < math.inf:
         raise CodecError(
-            f"{name}: its settings do not say for which lambda it was trained; give one (--lambda)"
+            f"{name}: its settings do not say for which lambda it was trained; {advice}"
         )
     return lmbda

@@ -237,18 +237,17 @@ def _parts(height: int, width: int, positions: int) -> list[_Part]:
     rather than smaller than _LEAST_SIDE.
     """
 
-    def area(counts: tuple[int, ...]) -> tuple[int, int]:
-        outer = [
+    def cost(counts: tuple[int, ...]) -> tuple[float, int]:
+        """How far a part is above the bound, and the positions of all parts with their halos."""
+        outer = math.prod(
             min(-(-side // count) + 2 * _HALO, side) for side, count in zip((height, width), counts)
-        ]
-        return outer[0] * outer[1], counts[0] * counts[1]
+        )
+        return max(outer / positions, 1), outer * math.prod(counts)
 
     counts = itertools.product(
         *(range(1, max(side // _LEAST_SIDE, 1) + 1) for side in (height, width))
     )
-    rows, columns = min(
-        counts, key=lambda pair: (max(area(pair)[0] / positions, 1), area(pair)[0] * area(pair)[1])
-    )
+    rows, columns = min(counts, key=cost)
     return [
         (
             slice(height * i // rows, height * (i + 1) // rows),

@@ -292,13 +292,8 @@ def _check_search(args: argparse.Namespace, models: dict[str, ModelPath]) -> Non
         return
     requirements.need_tensorflow("--effort", "or leave --effort away")
     for model in models.values():
-        try:
-            trained_lambda(model.settings, model.path)
-        except CodecError as error:
-            raise CodecError(
-                f"{model.path}: its settings do not say for which lambda it was trained, by which "
-                "--effort searches; leave --effort away, or give encoder.py --effort a --lambda"
-            ) from error
+        advice = "leave --effort away, or give encoder.py --effort a --lambda"
+        trained_lambda(model.settings, model.path, advice)
 
 
 def _outputs(args: argparse.Namespace, plan: _Plan, names: Sequence[str]) -> list[str]:
