@@ -126,6 +126,7 @@ def check_forks(runtime):
 
 
 @needs_fork
+@tensorflow_is_slow
 def test_a_forked_process_codes_the_same_or_says_that_it_cannot(runtime):
     run(check_forks, runtime)
 
