@@ -1,7 +1,9 @@
 """What tests have other processes call; imports nothing heavy."""
 
+import importlib
 import os
 import signal
+import sys
 import time
 
 
@@ -32,3 +34,10 @@ def loads_of_the_codec(setup, fingerprint):
 
     setup.codec(fingerprint)
     return start_up._load.cache_info().misses
+
+
+def import_from(folder):
+    """Imports `slow`, a module in the folder, and then holds a file there."""
+    sys.path.insert(0, str(folder))
+    importlib.import_module("slow")
+    hold(folder / "held")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
+from types import FrameType
 from typing import Any, TypeVar
 
 from gmm_attention.cli import set_up_messages
@@ -32,6 +33,9 @@ _MOST_ON_WINDOWS = 61
 
 # Seconds that a call has to clean up after SIGTERM, before its worker is killed.
 _SECONDS_TO_UNWIND = 2
+
+# Seconds from one look to the next at whether an import that SIGTERM met is finished.
+_SECONDS_TO_IMPORT = 0.05
 
 _Result = TypeVar("_Result")
 
@@ -188,7 +192,16 @@ class _Terminated(BaseException):
     """Ends a call after SIGTERM; not an Exception, so that the function's handlers let it pass."""
 
 
-def _terminate(*_: object) -> None:
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # An import that an exception ends may print a traceback, as numpy's does, and leaves half a
+    # module behind, so it is finished first.
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            again = threading.Timer(_SECONDS_TO_IMPORT, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the unwinding
     raise _Terminated
 

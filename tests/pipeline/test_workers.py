@@ -34,6 +34,26 @@ def test_sigterm_ends_a_call_and_not_the_process(tmp_path):
     assert not children()
 
 
+def test_sigterm_lets_an_import_finish(tmp_path):
+    """An exception within it may print a traceback, and the module would be there by half."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "def wait():\n"
+        "    open(f'{__file__}.begun', 'w').close()\n"
+        "    for _ in range(5):\n"
+        "        time.sleep(0.1)\n"
+        "wait()\n"
+        "open(f'{__file__}.finished', 'w').close()\n"
+    )
+    with Workers(1) as workers:
+        future = workers.submit(calls.import_from, tmp_path)
+        wait_until((tmp_path / "slow.py.begun").exists)
+        children()[0].terminate()
+        with pytest.raises(CodecError, match="ended by a signal"):
+            future.result(timeout=30)
+    assert (tmp_path / "slow.py.finished").exists() and not (tmp_path / "held").exists()
+
+
 def test_giving_up_ends_what_is_at_work_and_what_waits(tmp_path):
     begin, before = time.monotonic(), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
