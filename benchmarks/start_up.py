@@ -74,9 +74,11 @@ def time_steps(begin: float, image: str, model: str, runtime: str) -> None:
 def main() -> None:
     if sys.argv[1] == "--steps":
         return time_steps(float(sys.argv[2]), *sys.argv[3:])
+    from gmm_attention import cli  # not above, where it would hide what the steps' imports take
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
-    parser.add_argument("--model", default="models/mse-0.0032-n48")
+    parser.add_argument("--model", default=cli.DEFAULT_MODEL)
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()

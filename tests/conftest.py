@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from gmm_attention import cli
 from gmm_attention.codec import image_codec
 
 ROOT = Path(__file__).resolve().parents[1]
+TRAINED = f"models/{cli.DEFAULT_MODEL}"  # whose pictures look like photographs; from ROOT
 # What the original code computed: committed, and larger cases outside this repository.
 REFERENCES = ROOT / "tests" / "data" / "reference", ROOT.parent / "shared" / "reference"
 

@@ -6,7 +6,7 @@ import sys
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import ROOT, load_once, needs_tensorflow
+from conftest import ROOT, TRAINED, load_once, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ RUNTIMES = ["onnx", pytest.param("tensorflow", marks=needs_tensorflow)]
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("model", ["tests/data/tiny", "models/mse-0.0032-n48"])
+@pytest.mark.parametrize("model", ["tests/data/tiny", TRAINED])
 def test_files_do_not_depend_on_the_strips(model, runtime, size, monkeypatch):
     """Byte for byte, on one machine: its convolutions add up alike whatever the size."""
     codec = load_once(str(ROOT / model), runtime=runtime)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, reference
+from conftest import ROOT, TRAINED, reference
 
 from gmm_attention.checkpoints import initial_weights
 from gmm_attention.errors import CheckpointError
@@ -56,9 +56,7 @@ def test_an_exported_models_weights_can_be_trained_on(tiny_path, trained_path):
         assert error <= 0.02 * np.abs(variable).max(), name
 
 
-@pytest.mark.parametrize(
-    "name", ["models/mse", "models/mse-0.0032-n48/weights.npz", "encoder.py", ""]
-)
+@pytest.mark.parametrize("name", ["models/mse", f"{TRAINED}/weights.npz", "encoder.py", ""])
 def test_what_is_no_model_is_told_with_the_option_that_named_it(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(CheckpointError, match=f"^{name}: nothing is there; --init-from takes"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from coded_pairs import unpack_latents
-from conftest import ROOT, load_once, needs_tensorflow
+from conftest import ROOT, TRAINED, load_once, needs_tensorflow
 
 rng = np.random.default_rng(0)
 SIDES = 70, 130
@@ -41,16 +41,16 @@ IMAGES = {
 }
 
 
-TINY, REAL = "tests/data/tiny", "models/mse-0.0032-n48"
+TINY = "tests/data/tiny"
 
 
 @pytest.mark.parametrize(
     "runtime, model",
     [
         ("onnx", TINY),
-        ("onnx", REAL),
+        ("onnx", TRAINED),
         pytest.param("tensorflow", TINY, marks=needs_tensorflow),
-        pytest.param("tensorflow", REAL, marks=[needs_tensorflow, pytest.mark.slow]),
+        pytest.param("tensorflow", TRAINED, marks=[needs_tensorflow, pytest.mark.slow]),
     ],
 )
 @pytest.mark.parametrize("kind", IMAGES)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from coded_pairs import unpack_latents
-from conftest import ROOT, load_once
+from conftest import ROOT, TRAINED, load_once
 
 import gmm_attention as ga
 from gmm_attention import metrics, start_up
@@ -13,13 +13,11 @@ from gmm_attention.codec import image_codec
 from gmm_attention.commands import decoder, encoder
 from gmm_attention.errors import CodecError
 
-MODEL = str(ROOT / "models" / "mse-0.0032-n48")
-
 
 @pytest.fixture(scope="module")
 def both():
     """Whether or not the processor computes in bfloat16; else TensorFlow does so slowly."""
-    return load_once(MODEL), load_once(MODEL, "bfloat16")
+    return load_once(str(ROOT / TRAINED)), load_once(str(ROOT / TRAINED), "bfloat16")
 
 
 @pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])

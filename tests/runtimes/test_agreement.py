@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT, load_once, needs_tensorflow
+from conftest import ROOT, TRAINED, load_once, needs_tensorflow
 
 from gmm_attention.checkpoints import integers, loading
 from gmm_attention.images import read_image
@@ -113,7 +113,7 @@ def test_the_graphs_take_the_arrays_of_the_keras_model(both):
 
 @needs_tensorflow
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
-@pytest.mark.parametrize("model", ["tests/data/tiny", "models/mse-0.0032-n48"])
+@pytest.mark.parametrize("model", ["tests/data/tiny", TRAINED])
 def test_files_cross_over(model, path):
     """Either decodes what the other encoded, to the same latents; pixels differ by one at most."""
     codecs = [load_once(str(ROOT / model), runtime=name) for name in ("tensorflow", "onnx")]

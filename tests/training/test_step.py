@@ -9,11 +9,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, TRAINED
 
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import initial_weights
-from gmm_attention.cli import DEFAULT_MODEL
 from gmm_attention.codec import image_codec
 from gmm_attention.training import state
 from gmm_attention.training.recipe import OPTIMIZERS
@@ -284,7 +283,7 @@ def test_a_step_compiled_by_xla_is_the_same_but_for_its_noise(images, fresh_step
 @pytest.mark.parametrize("name", ["coffee.png", "astronaut.png"])
 def test_estimated_bpp_is_that_of_the_files(name):
     """Of whole photographs, with the weights in models/: y within 0.1 %, all within 0.5 %."""
-    default_model = str(ROOT / "models" / DEFAULT_MODEL)
+    default_model = str(ROOT / TRAINED)
     arrays, settings = checkpoints.load(default_model)
     codec = image_codec.load(default_model)
     network = settings["num_filters"], settings["num_mixtures"], settings["attention"]
