@@ -11,6 +11,7 @@ as fast the first runtime is as the others; all ratios are medians of those with
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -82,7 +83,11 @@ def main() -> None:
     model = random_model(image)
     timed = {}
     for name in args.runtimes:
-        codec = ImageCodec(model, choosing.make(model, name, "float32", "cpu", None))
+        codec = ImageCodec(
+            model,
+            choosing.make(model, name, "float32", "cpu", None),
+            functools.partial(choosing.make_search, model, "cpu", None),
+        )
         _, y_string, y_hat = codec.encode(image)
         live = int(np.any(y_hat, axis=(0, 1)).sum())
         print(

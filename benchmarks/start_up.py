@@ -10,6 +10,7 @@ prints the median of each step.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,11 @@ def time_steps(begin: float, image: str, model: str, runtime: str) -> None:
     step("import gmm_attention")
     loaded = loading.load(model)
     step("read weights, prepare the integers")
-    codec = ImageCodec(loaded, choosing.make(loaded, runtime, "float32", "auto", None))
+    codec = ImageCodec(
+        loaded,
+        choosing.make(loaded, runtime, "float32", "auto", None),
+        functools.partial(choosing.make_search, loaded, "auto", None),
+    )
     step("import the runtime")
     pixels = read_image(image)
     codec.encode(pixels)
