@@ -16,7 +16,7 @@ from typing import Any, TextIO, TypeVar
 
 from gmm_attention.errors import CodecError, printable
 
-DEFAULT_MODEL = "mse-0.0032-n48"  # a name, which `checkpoints.locate` finds from any folder
+DEFAULT_MODEL = "mse-0.0075-n64"  # a name, which `checkpoints.locate` finds from any folder
 MODEL_HELP = (
     "exported model, given by its path or by its name in ./models or the installed "
     "gmm-attention-models; training checkpoint; or prefix of a TF1 checkpoint such as "
