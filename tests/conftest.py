@@ -22,6 +22,8 @@ from gmm_attention.codec import image_codec
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINED = f"models/{cli.DEFAULT_MODEL}"  # whose pictures look like photographs; from ROOT
+# An earlier one, for expectations of rate and gain, which hold for given weights alone.
+EARLIER = "tests/data/mse-0.0032-n48"
 # What the original code computed: committed, and larger cases outside this repository.
 REFERENCES = ROOT / "tests" / "data" / "reference", ROOT.parent / "shared" / "reference"
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import ROOT, TRAINED, load_once, needs_tensorflow
+from conftest import EARLIER, ROOT, load_once, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 from test_extreme_images import IMAGES
@@ -22,8 +22,8 @@ from gmm_attention.runtimes.protocol import Window
 
 @pytest.fixture(scope="module")
 def codec():
-    """That of the model in models/, which gives pictures worth a search."""
-    return load_once(str(ROOT / TRAINED), runtime="onnx")
+    """That of a trained model, which gives pictures worth a search."""
+    return load_once(str(ROOT / EARLIER), runtime="onnx")
 
 
 @pytest.fixture(scope="module")
