@@ -11,7 +11,6 @@ as fast the first runtime is as the others; all ratios are medians of those with
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -24,9 +23,9 @@ import tensorflow as tf  # noqa: E402
 
 from gmm_attention import images, padding, strips  # noqa: E402
 from gmm_attention.checkpoints import integers, loading  # noqa: E402
+from gmm_attention.codec import image_codec  # noqa: E402
 from gmm_attention.codec.image_codec import ImageCodec  # noqa: E402
 from gmm_attention.model import variables  # noqa: E402
-from gmm_attention.runtimes import choosing  # noqa: E402
 
 NUM_FILTERS = 128
 
@@ -83,11 +82,7 @@ def main() -> None:
     model = random_model(image)
     timed = {}
     for name in args.runtimes:
-        codec = ImageCodec(
-            model,
-            choosing.make(model, name, "float32", "cpu", None),
-            functools.partial(choosing.make_search, model, "cpu", None),
-        )
+        codec = image_codec.assemble(model, name, "float32", "cpu", None)
         _, y_string, y_hat = codec.encode(image)
         live = int(np.any(y_hat, axis=(0, 1)).sum())
         print(

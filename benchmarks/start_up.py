@@ -10,7 +10,6 @@ prints the median of each step.
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 import subprocess
 import sys
@@ -54,20 +53,15 @@ def time_steps(begin: float, image: str, model: str, runtime: str) -> None:
 
     step("Python itself")
     from gmm_attention.checkpoints import loading
-    from gmm_attention.codec.image_codec import ImageCodec
+    from gmm_attention.codec import image_codec
     from gmm_attention.images import read_image
-    from gmm_attention.runtimes import choosing
 
     if runtime == "auto":
         runtime = "onnx"
     step("import gmm_attention")
     loaded = loading.load(model)
     step("read weights, prepare the integers")
-    codec = ImageCodec(
-        loaded,
-        choosing.make(loaded, runtime, "float32", "auto", None),
-        functools.partial(choosing.make_search, loaded, "auto", None),
-    )
+    codec = image_codec.assemble(loaded, runtime, "float32", "auto", None)
     step("import the runtime")
     pixels = read_image(image)
     codec.encode(pixels)

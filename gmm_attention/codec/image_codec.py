@@ -58,7 +58,13 @@ def load(
     exported = found.kind is Kind.EXPORTED
     runtime = choosing.choose(found.path, exported, runtime, precision, device)
     choosing.prepare(runtime, precision, device, threads)
-    loaded = loading.read(found, precision)
+    return assemble(loading.read(found, precision), runtime, precision, device, threads)
+
+
+def assemble(
+    loaded: LoadedModel, runtime: str, precision: str, device: str, threads: int | None
+) -> ImageCodec:
+    """Makes the codec of a model that is in memory; see `load`, but runtime may not be "auto"."""
     return ImageCodec(
         loaded,
         choosing.make(loaded, runtime, precision, device, threads),
