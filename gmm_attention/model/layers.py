@@ -9,8 +9,23 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_compression as tfc
 
-# Its default slope is 0.2, as in the original; that of Keras' LeakyReLU layer is 0.3.
-leaky_relu = tf.nn.leaky_relu
+
+def leaky_relu(t: tf.Tensor) -> tf.Tensor:
+    """Returns t where it is positive, elsewhere 0.2 t: the original's slope, not Keras' of 0.3."""
+    if t.dtype != tf.bfloat16:
+        return tf.nn.leaky_relu(t)
+
+    # TensorFlow 2.14 computes this gradient four times as fast in float32, conversions included.
+    @tf.custom_gradient
+    def activation(t):
+        def gradient(upstream):
+            gradients, features = (tf.cast(each, tf.float32) for each in (upstream, t))
+            result = tf.raw_ops.LeakyReluGrad(gradients=gradients, features=features, alpha=0.2)
+            return tf.cast(result, tf.bfloat16)
+
+        return tf.nn.leaky_relu(t), gradient
+
+    return activation(t)
 
 
 @functools.lru_cache
@@ -111,7 +126,7 @@ class Convolution(tfc.SignalConv2D):
         # The padding equals tensorflow-compression's, but avoids its EXPLICIT mode: oneDNN does not
         # compute the gradients of that, which makes them half as fast in float32 and 300 times
         # slower in bfloat16.
-        kernel = self.kernel if self.corr else self.kernel[::-1, ::-1]
+        kernel = self.kernel if self.corr else tf.reverse(self.kernel, [0, 1])
         stride, size = self.strides_down[0], self.kernel_support[0]
         if stride > 1:
             around = [size // 2, size // 2]
