@@ -4,9 +4,9 @@
 
 A step includes everything that training does with a batch: the forward pass with noise, the loss
 lambda * 255^2 * MSE + bpp, the backward pass, gradient clipping, Adam, and Adam for the quantiles.
-Our step also updates the moving average of the weights. CompressAI's step is that of its
-examples/train.py, for its cheng2020-attn. Images are random and smooth, weights are random: the
-speed depends on neither.
+Our step also updates the moving average of the weights, and with --optimizer muon it moves the
+kernels by Muon. CompressAI's step is that of its examples/train.py, for its cheng2020-attn. Images
+are random and smooth, weights are random: the speed depends on neither.
 
 Each contestant is a process of its own. It is asked for one step at a time while the others wait,
 so that all of them run under the same load. Prints for each the median seconds of a step, the
@@ -78,13 +78,13 @@ def smooth_images(batch: int, crop: int) -> np.ndarray:
     return np.einsum("nabc,ai,bj->nijc", colours, linear, linear).astype(np.uint8)
 
 
-def build_step(num_filters: int, precision: str) -> tuple[Cheng2020, TrainStep]:
+def build_step(num_filters: int, precision: str, optimizer: str) -> tuple[Cheng2020, TrainStep]:
     """Builds a model of this project and its training step."""
     from gmm_attention.training import step
 
-    model = step.build_model(num_filters, 3, True, precision)
-    average_model = step.build_model(num_filters, 3, True)
-    return model, step.TrainStep(model, average_model, "mse")
+    model = step.build_model(num_filters, 3, True, precision, optimizer)
+    average_model = step.build_model(num_filters, 3, True, optimizer=optimizer)
+    return model, step.TrainStep(model, average_model, "mse", optimizer=optimizer)
 
 
 def multiply_adds(model: Cheng2020) -> float:
@@ -110,7 +110,7 @@ def matrix_product(precision: str) -> Callable[[], float]:
 
 
 def ours(
-    num_filters: int, crop: int, batch: int, precision: str
+    num_filters: int, crop: int, batch: int, precision: str, optimizer: str
 ) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
     """The contestant of this project.
 
@@ -120,7 +120,7 @@ def ours(
     """
     import tensorflow as tf
 
-    model, train_step = build_step(num_filters, precision)
+    model, train_step = build_step(num_filters, precision, optimizer)
     images = smooth_images(batch, crop)
     count = 0
 
@@ -185,11 +185,14 @@ def compressai(
     return {"versions": versions, "multiply_adds": total / crop**2}, {"step": step}
 
 
-def work(contestant: str, sizes: tuple[int, int, int]) -> None:
+def work(contestant: str, sizes: tuple[int, int, int], optimizer: str) -> None:
     """Runs a contestant: prints its facts, then the seconds of each call that is named on stdin."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print to stderr instead, so as not to mix with the answers
-    facts, calls = compressai(*sizes) if contestant == "CompressAI" else ours(*sizes, contestant)
+    if contestant == "CompressAI":
+        facts, calls = compressai(*sizes)
+    else:
+        facts, calls = ours(*sizes, contestant, optimizer)
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:
         begin = time.perf_counter()
@@ -284,6 +287,7 @@ def main(argv: Sequence[str]) -> None:
         default=["float32"],
         help="of analysis and synthesis; each precision given is a contestant",
     )
+    parser.add_argument("--optimizer", choices=("adam", "muon"), default="adam", help="of ours")
     parser.add_argument("--num-filters", type=int, default=128)
     parser.add_argument("--crop", type=int, default=256, help="side in pixels, a multiple of 64")
     parser.add_argument("--batch", type=int, default=8, help="images in a step")
@@ -292,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.contestant:
-        work(args.contestant, (args.num_filters, args.crop, args.batch))
+        work(args.contestant, (args.num_filters, args.crop, args.batch), args.optimizer)
         return
     program = [os.path.abspath(__file__), *argv, "--contestant"]
     commands = {f"ours, {p}": [sys.executable, *program, p] for p in args.precision}

@@ -17,12 +17,6 @@ from gmm_attention.model import variables
 from gmm_attention.model.cheng2020 import Cheng2020
 from gmm_attention.model.layers import rdft_matrix
 
-# Kernel with 3 K N outputs: N each for weight, mean and scale of each Gaussian of the mixture.
-_MIXTURE = "entropy_parameter/layer_2/kernel"
-
-# Sub-pixel layers with 4 N outputs: N for each of the four pixels that they become.
-_SUB_PIXEL = re.compile(r"synthesis/Block_[012]/(layer_2|shortcut)/")
-
 # Kernel with 4 N inputs: 2 N from the context model and 2 N from phi.
 _CONTEXT_AND_PHI = "entropy_parameter/layer_0/kernel"
 
@@ -31,7 +25,7 @@ _CONTEXT_AND_PHI = "entropy_parameter/layer_0/kernel"
 # mixture is larger than that of the latents, so that the mixture is wide enough for them.
 _NEW_CHANNEL_FACTORS = {
     re.compile("analysis/(Block_3/layer_2|NLAB_1/trunk_RB_./conv2)/|hyper_analysis/layer_4/"): 0.03,
-    re.compile(_MIXTURE): 0.3,
+    re.compile(variables.MIXTURE): 0.3,
 }
 
 
@@ -100,7 +94,7 @@ def assign(model: Cheng2020, arrays: Mapping[str, np.ndarray], source: str) -> N
             if plain is not None and plain.ndim == 4:
                 matrix = rdft_matrix(plain.shape[0])
                 arrays[name] = matrix.T @ plain.reshape(len(matrix), -1)
-        elif name == _MIXTURE and name in arrays:
+        elif name == variables.MIXTURE and name in arrays:
             kernel, ours = arrays[name], variable.numpy()
             if kernel.ndim == 4 and kernel.shape[:3] == ours.shape[:3]:
                 outputs = min(kernel.shape[3], ours.shape[3])
@@ -120,7 +114,7 @@ def _widen(narrow: Cheng2020, model: Cheng2020) -> None:
             *_, old_inputs, old_outputs = narrow_shapes[name]
             *_, inputs, outputs = shapes[name]
             rows = _old_channels(old_inputs, inputs, 2 if name == _CONTEXT_AND_PHI else 1)
-            columns = _old_channels(old_outputs, outputs, _num_parts(name, model))
+            columns = _old_channels(old_outputs, outputs, variables.num_parts(name, model))
             taps = new.reshape(-1, inputs, outputs)
             for pattern, factor in _NEW_CHANNEL_FACTORS.items():
                 taps *= factor if pattern.match(name) else 1
@@ -136,15 +130,8 @@ def _widen(narrow: Cheng2020, model: Cheng2020) -> None:
         else:
             if name == "hyper_analysis/layer_4/bias":
                 new = medians[np.arange(len(new)) % len(old)]
-            new[_old_channels(len(old), len(new), _num_parts(name, model))] = old
+            new[_old_channels(len(old), len(new), variables.num_parts(name, model))] = old
         variable.assign(new)
-
-
-def _num_parts(name: str, model: Cheng2020) -> int:
-    """Number of equal parts, each of one tensor, that a layer's output channels consist of."""
-    if name == _MIXTURE:
-        return 3 * model.num_mixtures
-    return 4 if _SUB_PIXEL.match(name) else 1
 
 
 def _old_channels(old_count: int, count: int, parts: int) -> np.ndarray:

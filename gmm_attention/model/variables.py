@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +13,12 @@ from gmm_attention.arrays import check
 from gmm_attention.model.cheng2020 import Cheng2020
 from gmm_attention.model.entropy_bottleneck import EntropyBottleneck
 from gmm_attention.model.layers import Convolution, MaskedConvolution, rdft_matrix
+
+# Kernel with 3 K N outputs: N each for weight, mean and scale of each Gaussian of the mixture.
+MIXTURE = "entropy_parameter/layer_2/kernel"
+
+# Sub-pixel layers with 4 N outputs: N for each of the four pixels that they become.
+_SUB_PIXEL = re.compile(r"synthesis/Block_[012]/(layer_2|shortcut)/")
 
 
 def build_model(
@@ -85,6 +92,13 @@ def kernel_shapes(model: Cheng2020) -> dict[str, tuple[int, ...]]:
         elif isinstance(layer, MaskedConvolution):
             shapes[f"{name}/kernel"] = tuple(layer.kernel.shape)
     return shapes
+
+
+def num_parts(name: str, model: Cheng2020) -> int:
+    """Number of equal parts, each of one tensor, in the outputs of a kernel or bias."""
+    if name == MIXTURE:
+        return 3 * model.num_mixtures
+    return 4 if _SUB_PIXEL.match(name) else 1
 
 
 def stored_shapes(model: Cheng2020) -> dict[str, tuple[int, ...]]:

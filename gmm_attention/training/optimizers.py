@@ -47,54 +47,59 @@ def adam_move(
     return new_m, new_v, learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
 
 
-def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int]]:
-    """The kernels that Muon moves, each as a matrix; Adam moves all other weights.
+def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int]]:
+    """The kernels that Muon moves, each as one or more matrices; Adam moves all other weights.
 
     Returns:
-      dict of name to (rows, columns) = (kh * kw * inputs, outputs). A kernel that is stored as its
-      real DFT is this matrix times a rotation, which makes no difference: the rotation commutes
-      with Muon's orthogonalization.
+      dict of name to (parts, rows, columns): rows = kh * kw * inputs, and columns the outputs of
+      each part (see `variables.num_parts`). A kernel that is stored as its real DFT is this matrix
+      times a rotation, which makes no difference: the rotation commutes with Muon's
+      orthogonalization.
     """
-    shapes = variables.kernel_shapes(model)
-    return {
-        name: (height * width * inputs, outputs)
-        for name, (height, width, inputs, outputs) in shapes.items()
-        if min(inputs, outputs) >= FEWEST_CHANNELS
-    }
+    matrices = {}
+    for name, (height, width, inputs, outputs) in variables.kernel_shapes(model).items():
+        if min(inputs, outputs) >= FEWEST_CHANNELS:
+            # Parts become different tensors, so that each is a matrix of its own. Together they
+            # would also be matrices whose smaller side is several times as long.
+            parts = variables.num_parts(name, model)
+            matrices[name] = parts, height * width * inputs, outputs // parts
+    return matrices
 
 
 def muon_moves(
-    matrices: Mapping[str, tuple[int, int]],
+    matrices: Mapping[str, tuple[int, int, int]],
     momenta: Mapping[str, tf.Tensor],
     gradients: Mapping[str, tf.Tensor],
 ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
     """Muon's new momenta, and what it subtracts from the weights at a learning rate of 1.
 
     Args:
-      matrices: dict of name to (rows, columns), see `muon_matrices`.
+      matrices: dict of name to (parts, rows, columns), see `muon_matrices`.
       momenta, gradients: dicts of name to tensor of the weight's shape.
 
     Returns:
       dict of name to (new momentum, move), each of the weight's shape.
     """
     new_momenta = {n: m + (1 - MOMENTUM) * (gradients[n] - m) for n, m in momenta.items()}
-    # Names by the shape of the matrix, transposed if need be to have no more rows than columns.
+    # Names by the shape of the matrices, transposed if need be to have no more rows than columns.
     groups: dict[tuple[int, int], list[str]] = {}
-    for name, (rows, columns) in matrices.items():
+    for name, (_, rows, columns) in matrices.items():
         groups.setdefault((min(rows, columns), max(rows, columns)), []).append(name)
     moves = {}
     for names in groups.values():
         # Matrices of one shape share one product: many small products would take longer.
-        stack = []
+        stacks = []
         for name in names:
-            rows, columns = matrices[name]
+            parts, rows, columns = matrices[name]
             # Nesterov's momentum: its next value, if the next gradient were the same as this one.
             ahead = new_momenta[name] + (1 - MOMENTUM) * (gradients[name] - new_momenta[name])
-            matrix = tf.reshape(ahead, [rows, columns])
-            stack.append(tf.transpose(matrix) if rows > columns else matrix)
-        for name, direction in zip(names, tf.unstack(orthogonal(tf.stack(stack)))):
-            rows, columns = matrices[name]
-            direction = tf.transpose(direction) if rows > columns else direction
+            split = tf.reshape(ahead, [rows, parts, columns])
+            stacks.append(tf.transpose(split, [1, 2, 0] if rows > columns else [1, 0, 2]))
+        counts = [matrices[name][0] for name in names]
+        directions = tf.split(orthogonal(tf.concat(stacks, axis=0)), counts)
+        for name, direction in zip(names, directions):
+            _, rows, columns = matrices[name]
+            direction = tf.transpose(direction, [2, 0, 1] if rows > columns else [1, 0, 2])
             # With this factor a step changes a layer's outputs by the same share at any width.
             size = math.sqrt(max(1, columns / rows))
             moves[name] = (new_momenta[name], size * tf.reshape(direction, gradients[name].shape))
@@ -114,7 +119,13 @@ def orthogonal(matrices: tf.Tensor) -> tf.Tensor:
     """
     a, b, c = COEFFICIENTS
     x = matrices / (tf.norm(matrices, axis=[1, 2], keepdims=True) + 1e-7)
+    # A step multiplies x from the left by a symmetric matrix, a polynomial of x x^T. So all steps
+    # can be taken with matrices of R by R, which are much smaller than x in most layers.
+    square = tf.matmul(x, x, transpose_b=True)
+    identity = tf.eye(x.shape[1])
+    product = identity
     for _ in range(ITERATIONS):
-        square = tf.matmul(x, x, transpose_b=True)
-        x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
-    return x
+        factor = a * identity + b * square + c * tf.matmul(square, square)
+        product = tf.matmul(factor, product)
+        square = tf.matmul(factor, tf.matmul(square, factor))
+    return tf.matmul(product, x)
