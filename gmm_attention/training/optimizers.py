@@ -59,8 +59,8 @@ def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int]]:
     matrices = {}
     for name, (height, width, inputs, outputs) in variables.kernel_shapes(model).items():
         if min(inputs, outputs) >= FEWEST_CHANNELS:
-            # Parts become different tensors, so that each is a matrix of its own. Together they
-            # would also be matrices whose smaller side is several times as long.
+            # Parts become different tensors, so that each is a matrix of its own. Most are also
+            # cheaper so, because the smaller side of all parts together is longer.
             parts = variables.num_parts(name, model)
             matrices[name] = parts, height * width * inputs, outputs // parts
     return matrices
@@ -120,12 +120,16 @@ def orthogonal(matrices: tf.Tensor) -> tf.Tensor:
     a, b, c = COEFFICIENTS
     x = matrices / (tf.norm(matrices, axis=[1, 2], keepdims=True) + 1e-7)
     # A step multiplies x from the left by a symmetric matrix, a polynomial of x x^T. So all steps
-    # can be taken with matrices of R by R, which are much smaller than x in most layers.
+    # can be taken with matrices of R by R, which are much smaller than x in most layers. They need
+    # full float32: errors of the small eigenvalues of x x^T grow tenfold in each step.
     square = tf.matmul(x, x, transpose_b=True)
-    identity = tf.eye(x.shape[1])
-    product = identity
-    for _ in range(ITERATIONS):
-        factor = a * identity + b * square + c * tf.matmul(square, square)
-        product = tf.matmul(factor, product)
-        square = tf.matmul(factor, tf.matmul(square, factor))
+
+    def factor(square):
+        return a * tf.eye(x.shape[1]) + b * square + c * tf.matmul(square, square)
+
+    product = last = factor(square)
+    for _ in range(ITERATIONS - 1):
+        square = tf.matmul(last, tf.matmul(square, last))
+        last = factor(square)
+        product = tf.matmul(last, product)
     return tf.matmul(product, x)

@@ -61,7 +61,7 @@ def build_model(
       optimizer: "muon" starts with an x_hat that is mid-gray everywhere, and sums gradients in a
         fixed order. "adam" starts with an x_hat that is some hundred times too large, so that the
         first hundred steps do little but shrink it, and sums gradients in TensorFlow's order. Both
-        stay as they are so that earlier runs with "adam" can be repeated bit for bit.
+        stay as they are so that earlier runs with "adam" in float32 can be repeated bit for bit.
     """
     model = variables.build_model(num_filters, num_mixtures, attention, precision=precision)
     for name, variable in variables.by_name(model).items():
@@ -164,6 +164,9 @@ class TrainStep:
         self.weights: dict[str, tf.Variable] = variables.by_name(model)
         averages = variables.by_name(average_model)
         self.matrices = optimizers.muon_matrices(model) if optimizer == "muon" else {}
+        if self.matrices:
+            # On GPUs, matrix products would be too inexact for Muon, see `optimizers.orthogonal`.
+            tf.config.experimental.enable_tensor_float_32_execution(False)
         self.state: dict[str, tf.Variable] = {}
         for name, weight in self.weights.items():
             averages[name].assign(weight)

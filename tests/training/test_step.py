@@ -134,8 +134,12 @@ def test_muon_moves_kernels_as_its_authors_do(images, fresh_step):
     names = list(step.weights)
     kernels = {"analysis/Block_1/layer_0/kernel_rdft": (72, 8)}
     kernels["synthesis/Block_0/shortcut/kernel"] = (8, 32)
+    kernels["synthesis/Block_1/layer_2/kernel_rdft"] = (72, 32)
     kernels["entropy_parameter/layer_0/kernel"] = (32, 640)
-    parts = {"synthesis/Block_0/shortcut/kernel": 4}  # one for each pixel that it makes of one
+    kernels["entropy_parameter/layer_2/kernel"] = (640, 72)
+    # One for each pixel that they make of one, or for each parameter of the mixture.
+    parts = {n: 4 for n in kernels if n.startswith("synthesis/")}
+    parts["entropy_parameter/layer_2/kernel"] = 9
     for i in range(2):  # the first of which reaches the last kernel alone
         step(images, [0, i], 1e-3, 0.01)
     before = step.arrays()
