@@ -164,6 +164,7 @@ class TrainStep:
         self.weights: dict[str, tf.Variable] = variables.by_name(model)
         averages = variables.by_name(average_model)
         self.matrices = optimizers.muon_matrices(model) if optimizer == "muon" else {}
+        self._adam_rate = optimizers.ADAM_RATE if self.matrices else 1.0
         if self.matrices:
             # On GPUs, matrix products would be too inexact for Muon, see `optimizers.orthogonal`.
             tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -266,30 +267,32 @@ class TrainStep:
         finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
         finite &= tf.math.is_finite(metrics["loss"])
         scale = tf.minimum(1.0, self.clip_norm / norm) if self.clip_norm else tf.ones([])
-        muon_moves = self._muon_moves(gradients, scale)
-        arguments = gradients, muon_moves, finite, scale, learning_rate
-        context.merge_call(self._update, arguments)
+        # Clipping does not apply to the quantiles.
+        clipped = {
+            name: gradient if name == QUANTILES else scale * gradient
+            for name, gradient in zip(self.weights, gradients)
+        }
+        # Every replica computes the same moves.
+        momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
+        moves = optimizers.muon_moves(self.matrices, momenta, clipped)
+        context.merge_call(self._update, (clipped, moves, finite, learning_rate))
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
-    def _muon_moves(self, gradients, scale):
-        """See `optimizers.muon_moves`. Every replica computes the same moves."""
-        scaled = {n: scale * g for n, g in zip(self.weights, gradients) if n in self.matrices}
-        momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
-        return optimizers.muon_moves(self.matrices, momenta, scaled)
-
-    def _update(self, strategy, gradients, muon_moves, finite, scale, learning_rate):
-        for name, gradient in zip(self.weights, gradients):
+    def _update(self, strategy, gradients, muon_moves, finite, learning_rate):
+        for name, gradient in gradients.items():
             average = self.state[f"average/{name}"], self.state["averaged"]
             update: Callable[..., None]
             args: tuple[Any, ...]
             if name in self.matrices:
-                update = self._update_by_muon
+                update, factor = self._update_by_muon, 1.0
                 args = (self.state[f"muon_m/{name}"], *average, *muon_moves[name])
             else:
-                update = self._update_quantiles if name == QUANTILES else self._update_by_adam
+                update = self._update_by_adam
+                factor = QUANTILES_RATE if name == QUANTILES else self._adam_rate
                 moments = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v")]
-                args = (*moments, self.state["updates"], *average, gradient, scale)
-            strategy.extended.update(self.weights[name], update, (*args, finite, learning_rate))
+                args = (*moments, self.state["updates"], *average, gradient)
+            args = (*args, finite, factor * learning_rate)
+            strategy.extended.update(self.weights[name], update, args)
         for count in ("updates", "averaged"):
             strategy.extended.update(self.state[count], self._update_count, (finite,))
 
@@ -297,16 +300,10 @@ class TrainStep:
     def _update_count(count: tf.Variable, finite: tf.Tensor) -> None:
         count.assign_add(tf.cast(finite, count.dtype))
 
-    def _update_quantiles(self, weight, *args):
-        # Clipping does not apply to the quantiles: its scale is replaced by 1.
-        *others, _, finite, learning_rate = args
-        arguments = (*others, 1.0, finite, QUANTILES_RATE * learning_rate)
-        return self._update_by_adam(weight, *arguments)
-
     def _update_by_adam(
-        self, weight, m, v, updates, average, averaged, gradient, scale, finite, learning_rate
+        self, weight, m, v, updates, average, averaged, gradient, finite, learning_rate
     ):
-        new_m, new_v, move = optimizers.adam_move(m, v, updates, scale * gradient, learning_rate)
+        new_m, new_v, move = optimizers.adam_move(m, v, updates, gradient, learning_rate)
         self._move(weight, average, averaged, move, [(m, new_m), (v, new_v)], finite)
 
     def _update_by_muon(self, weight, m, average, averaged, new_m, move, finite, learning_rate):
