@@ -24,7 +24,16 @@ FEWEST_CHANNELS = 4
 
 # Factor of the learning rate for weights that Adam moves beside Muon. At Muon's rate biases swing,
 # the brightness of x_hat with them, and much of all gradients does nothing but steer against that.
-ADAM_RATE = 0.1
+ADAM_RATE = 0.25
+
+# A matrix of smaller singular values moves as if they were as large as this, or a matrix of zeros
+# would stay one.
+SMALLEST_SIZE = 0.3
+
+# Smaller momenta are of layers without influence, such as before a ReLU that gives zeros. (The
+# gradient of all weights together is clipped to a norm of 1.) Moved as far as others they would
+# wander, and shake all else when by chance they come into use.
+SMALLEST_MOMENTUM = 1e-7
 
 
 def adam_move(
@@ -51,13 +60,12 @@ def adam_move(
     return new_m, new_v, learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
 
 
-def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int, float]]:
+def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int]]:
     """The kernels that Muon moves, each as one or more matrices; Adam moves all other weights.
 
     Returns:
-      dict of name to (parts, rows, columns, size): rows = kh * kw * inputs, columns the outputs of
-      each part (see `variables.num_parts`), and size how far a step moves each matrix, in its
-      spectral norm, at a learning rate of 1. A kernel that is stored as its real DFT is this matrix
+      dict of name to (parts, rows, columns): rows = kh * kw * inputs, and columns the outputs of
+      each part (see `variables.num_parts`). A kernel that is stored as its real DFT is this matrix
       times a rotation, which makes no difference: the rotation commutes with Muon's
       orthogonalization.
     """
@@ -67,40 +75,41 @@ def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int, float]]:
             # Parts become different tensors, so that each is a matrix of its own. Most are also
             # cheaper so, because the smaller side of all parts together is longer.
             parts = variables.num_parts(name, model)
-            columns = outputs // parts
-            # With this size a step changes the outputs of all layers by a similar share (Yang,
-            # Simon, Bernstein 2023, arXiv 2310.17813). Muon's authors take no size below 1, which
-            # makes the three channels of x_hat swing.
-            size = math.sqrt(columns / inputs)
-            matrices[name] = parts, height * width * inputs, columns, size
+            matrices[name] = parts, height * width * inputs, outputs // parts
     return matrices
 
 
 def muon_moves(
-    matrices: Mapping[str, tuple[int, int, int, float]],
+    matrices: Mapping[str, tuple[int, int, int]],
+    weights: Mapping[str, tf.Tensor],
     momenta: Mapping[str, tf.Tensor],
     gradients: Mapping[str, tf.Tensor],
 ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
     """Muon's new momenta, and what it subtracts from the weights at a learning rate of 1.
 
+    A matrix moves in proportion to itself: the singular values of its move are near the root mean
+    square of its own. Muon's authors move all matrices of one shape equally far. But kernels of
+    shortcuts are a tenth of others here, and move ten times as far for their size then.
+
     Args:
-      matrices: dict of name to (parts, rows, columns, size), see `muon_matrices`.
-      momenta, gradients: dicts of name to tensor of the weight's shape; gradients may have more.
+      matrices: dict of name to (parts, rows, columns), see `muon_matrices`.
+      weights, momenta, gradients: dicts of name to tensor of the weight's shape, for at least all
+        names of `matrices`.
 
     Returns:
       dict of name to (new momentum, move), each of the weight's shape.
     """
-    new_momenta = {n: m + (1 - MOMENTUM) * (gradients[n] - m) for n, m in momenta.items()}
+    new_momenta = {n: momenta[n] + (1 - MOMENTUM) * (gradients[n] - momenta[n]) for n in matrices}
     # Names by the shape of the matrices, transposed if need be to have no more rows than columns.
     groups: dict[tuple[int, int], list[str]] = {}
-    for name, (_, rows, columns, _) in matrices.items():
+    for name, (_, rows, columns) in matrices.items():
         groups.setdefault((min(rows, columns), max(rows, columns)), []).append(name)
     moves = {}
     for names in groups.values():
         # Matrices of one shape share one product: many small products would take longer.
         stacks = []
         for name in names:
-            parts, rows, columns, _ = matrices[name]
+            parts, rows, columns = matrices[name]
             # Nesterov's momentum: its next value, if the next gradient were the same as this one.
             ahead = new_momenta[name] + (1 - MOMENTUM) * (gradients[name] - new_momenta[name])
             split = tf.reshape(ahead, [rows, parts, columns])
@@ -108,9 +117,13 @@ def muon_moves(
         counts = [matrices[name][0] for name in names]
         directions = tf.split(orthogonal(tf.concat(stacks, axis=0)), counts)
         for name, direction in zip(names, directions):
-            _, rows, columns, size = matrices[name]
+            parts, rows, columns = matrices[name]
             direction = tf.transpose(direction, [2, 0, 1] if rows > columns else [1, 0, 2])
-            moves[name] = (new_momenta[name], size * tf.reshape(direction, gradients[name].shape))
+            weight = tf.reshape(weights[name], [rows, parts, columns])
+            norm = tf.norm(weight, axis=[0, 2], keepdims=True)
+            move = direction * tf.maximum(norm / math.sqrt(min(rows, columns)), SMALLEST_SIZE)
+            move *= tf.minimum(1.0, tf.norm(new_momenta[name]) / SMALLEST_MOMENTUM)
+            moves[name] = new_momenta[name], tf.reshape(move, gradients[name].shape)
     return moves
 
 

@@ -274,7 +274,7 @@ class TrainStep:
         }
         # Every replica computes the same moves.
         momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
-        moves = optimizers.muon_moves(self.matrices, momenta, clipped)
+        moves = optimizers.muon_moves(self.matrices, self.weights, momenta, clipped)
         context.merge_call(self._update, (clipped, moves, finite, learning_rate))
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 

@@ -15,7 +15,7 @@ from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import initial_weights
 from gmm_attention.codec import image_codec
 from gmm_attention.model import gaussian_mixture
-from gmm_attention.training import state
+from gmm_attention.training import optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
 
@@ -112,7 +112,7 @@ def test_quantiles_that_are_not_finite_are_kept_out_too(images, fresh_step, monk
 def test_adam_and_the_average_are_kerass(images, fresh_step, optimizer):
     """Against Keras' Adam, of TensorFlow 1's epsilon, on the same clipped gradients.
 
-    Beside Muon, Adam has a tenth of its rate.
+    Beside Muon, Adam has a quarter of its rate.
     """
     step = fresh_step(optimizer)
     name = "synthesis/Block_3/layer_2/bias"
@@ -127,7 +127,7 @@ def test_adam_and_the_average_are_kerass(images, fresh_step, optimizer):
         adam.apply_gradients([(gradient, weight)])
         decay = min(0.999, (1 + i) / (10 + i))
         average.assign(decay * average + (1 - decay) * weight)
-        step(images, [0, i], 1e-3 if optimizer == "adam" else 1e-2, 0.01)
+        step(images, [0, i], 1e-3 if optimizer == "adam" else 4e-3, 0.01)
     np.testing.assert_allclose(step.weights[name], weight, atol=1e-6)
     np.testing.assert_allclose(step.state[f"average/{name}"], average, atol=1e-6)
 
@@ -165,14 +165,32 @@ def test_muon_moves_kernels_as_its_authors_do(images, fresh_step):
                     square = x @ x.T
                     x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
                 assert 0.6 < np.linalg.svd(x, compute_uv=False)[0] < 1.3
-                inputs = rows // 9 if name.endswith("kernel_rdft") else rows  # of 3x3, or 1x1
-                expected[name][:, part] -= 1e-3 * (len(part) / inputs) ** 0.5 * x
+                own = np.linalg.norm(expected[name][:, part]) / min(rows, len(part)) ** 0.5
+                expected[name][:, part] -= 1e-3 * max(own, 0.3) * x
         step(images, [0, i], 1e-3, 0.01)
     for name, kernel in expected.items():
         start = before[f"weights/{name}"].reshape(kernel.shape)
         moved = step.weights[name].numpy().reshape(kernel.shape) - start
         error = np.linalg.norm(moved - (kernel - start))
         assert error <= 1e-2 * np.linalg.norm(kernel - start), name
+
+
+def test_muon_leaves_a_matrix_without_influence_where_it_is():
+    """It would wander: the direction of a gradient that is nearly 0 is as good as any other."""
+    generator = np.random.default_rng(0)
+    kernel, gradient = generator.normal(size=(2, 6, 4)).astype(np.float32)
+    moves = {}
+    for size in (1e-1, 1e-11, 0):
+        zeros = {"k": np.zeros_like(kernel)}
+        (moves[size],) = optimizers.muon_moves(
+            {"k": (1, 6, 4)}, {"k": tf.constant(kernel)}, zeros, {"k": tf.constant(size * gradient)}
+        ).values()
+    share = {
+        size: np.linalg.norm(move) / np.linalg.norm(kernel) for size, (_, move) in moves.items()
+    }
+    assert 0.7 < share[1e-1] < 1.2
+    assert share[1e-11] < 1e-4
+    assert share[0] == 0
 
 
 def test_muon_leaves_the_kernels_that_read_pictures_and_all_vectors_to_adam(fresh_step):
