@@ -62,8 +62,8 @@ def whole_run(tmp_path_factory, photographs):
     output = tmp_path_factory.mktemp("runs") / "whole"
     args = [*SMALL, "--train", photographs, "--steps", 40, "--log-every", 8]
     args += ["--validate", photographs / "more", "--validate-every", 20]
-    # Adam moves the other half of the weights.
-    args += ["--optimizer", "muon", "--output", output]
+    # Adam moves the other half of the weights. The rate is the default one of Muon.
+    args += ["--optimizer", "muon", "--learning-rate", 0.01, "--output", output]
     return output, finish(start(*args))[0], args
 
 
@@ -186,7 +186,7 @@ def test_a_copy_of_a_run_is_cooled_down_with_other_settings(whole_run, tmp_path)
     assert changes["batch"] == {"step": "40", "setting": "batch", "before": "4", "now": "2"}
     assert set(changes) == {"batch", "steps", "schedule", "cool_down", "synthesis_input"}
     log = rows(tmp_path / "run" / "log.csv")
-    assert [float(row["learning_rate"]) for row in log] == [1e-3, 7.5e-4, 5e-4, 2.5e-4]
+    assert [float(row["learning_rate"]) for row in log] == [1e-2, 7.5e-3, 5e-3, 2.5e-3]
     assert state.load(tmp_path / "run" / "state.npz")[1]["progress"]["samples"] == 168
     # The same command finds it finished, and leaves its log alone.
     out, _ = finish(start(*args))
