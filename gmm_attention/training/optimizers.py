@@ -93,13 +93,13 @@ def muon_moves(
 
     Args:
       matrices: dict of name to (parts, rows, columns), see `muon_matrices`.
-      weights, momenta, gradients: dicts of name to tensor of the weight's shape, for at least all
-        names of `matrices`.
+      momenta: dict of name to tensor of the weight's shape, for the names of `matrices`.
+      weights, gradients: the same, for these names or more.
 
     Returns:
       dict of name to (new momentum, move), each of the weight's shape.
     """
-    new_momenta = {n: momenta[n] + (1 - MOMENTUM) * (gradients[n] - momenta[n]) for n in matrices}
+    new_momenta = {n: m + (1 - MOMENTUM) * (gradients[n] - m) for n, m in momenta.items()}
     # Names by the shape of the matrices, transposed if need be to have no more rows than columns.
     groups: dict[tuple[int, int], list[str]] = {}
     for name, (_, rows, columns) in matrices.items():
