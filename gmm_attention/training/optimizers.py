@@ -30,10 +30,12 @@ ADAM_RATE = 0.25
 # would stay one.
 SMALLEST_SIZE = 0.3
 
-# Smaller momenta are of layers without influence, such as before a ReLU that gives zeros. (The
-# gradient of all weights together is clipped to a norm of 1.) Moved as far as others they would
-# wander, and shake all else when by chance they come into use.
-SMALLEST_MOMENTUM = 1e-7
+# A matrix with a smaller momentum than this moves less, in proportion. (The gradient of all weights
+# together is clipped to a norm of 1; most kernels of the transforms have momenta of 1e-3 to 1e-2.)
+# Residual blocks of the attention modules start with little influence, so that their gradients are
+# mostly noise. Moved as far as others, they add noise themselves, and what lowers that first is a
+# ReLU that gives zeros only, from which there is no way back.
+SMALLEST_MOMENTUM = 1e-3
 
 
 def adam_move(
@@ -88,8 +90,9 @@ def muon_moves(
     """Muon's new momenta, and what it subtracts from the weights at a learning rate of 1.
 
     A matrix moves in proportion to itself: the singular values of its move are near the root mean
-    square of its own. Muon's authors move all matrices of one shape equally far. But kernels of
-    shortcuts are a tenth of others here, and move ten times as far for their size then.
+    square of its own, or smaller where the momentum is small. Muon's authors move all matrices of
+    one shape equally far. But kernels of shortcuts are a tenth of others here, and move ten times
+    as far for their size then.
 
     Args:
       matrices: dict of name to (parts, rows, columns), see `muon_matrices`.
