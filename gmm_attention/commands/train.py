@@ -122,8 +122,8 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     add(
         "--synthesis-input",
         choices=recipe.SYNTHESIS_INPUTS,
-        help="what the synthesis learns from: y with noise, as in the paper, or rounded y, as when "
-        "decoding, meant for the cool-down; the rate is always computed from y with noise "
+        help="what synthesis and hyper_synthesis learn from: y and z with noise, as in the paper, "
+        "or rounded, as when decoding, meant for the cool-down; rates are always of noisy latents "
         f"({DEFAULTS.synthesis_input})",
     )
     add(

@@ -93,8 +93,9 @@ class Cheng2020(tf.keras.Model):
           noise: None to round, or the pair of tensors added to y ([B, H/16, W/16, N]) and z
             ([B, H/64, W/64, N]), uniform in [-1/2, 1/2). The same noisy y feeds context model,
             likelihoods and synthesis.
-          round_for_synthesis: whether to give the synthesis rounded y in place of noisy y, as in
-            decoding. Its gradient reaches y as if y had not been rounded.
+          round_for_synthesis: whether to give the synthesis rounded y and the hyper_synthesis
+            rounded z in place of noisy ones, as in decoding. Their gradients reach y and z as if
+            these had not been rounded.
 
         Returns:
           x_hat: [B, H, W, 3] float32, not clipped.
@@ -110,6 +111,9 @@ class Cheng2020(tf.keras.Model):
         noise_y, noise_z = (None, None) if noise is None else noise
         y_hat = tf.round(y) if noise_y is None else y + noise_y
         z_hat, likelihoods_z = self.entropy_bottleneck(z, noise=noise_z)
+        if round_for_synthesis:
+            rounded_z = self.entropy_bottleneck.dequantize(self.entropy_bottleneck.symbols(z))
+            z_hat = z + tf.stop_gradient(rounded_z - z)
         phi = self.hyper_synthesis(z_hat)
         mixture = self.entropy_parameters([y_hat, phi])
         likelihoods_y = gaussian_mixture.likelihoods(y_hat, *mixture)

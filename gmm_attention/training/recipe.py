@@ -58,7 +58,7 @@ class Recipe:
     learning_rate: float = 1e-4  # peak of the schedule
     warm_up: int = 0  # first steps, in which the learning rate rises to its peak
     cool_down: int = 10_000  # last steps, in which the schedule "constant" falls to 0
-    synthesis_input: str = "noise"  # "noise": noisy y; "rounded": rounded y, only the rate is noisy
+    synthesis_input: str = "noise"  # noisy latents; "rounded": only the rates are of noisy ones
     clip_norm: float = 1.0  # largest norm of the gradient, 0 for no limit
     average_decay: float = 0.999  # decay of the moving average of the weights, for each step
     flip: bool = True  # mirror half of the crops

@@ -119,8 +119,8 @@ class TrainStep:
       xla: compile forward and backward pass with XLA.
       optimizer: "adam", or "muon" for the kernels (see `optimizers.muon_matrices`) and Adam for
         all other weights.
-      synthesis_input: "noise" gives the synthesis the noisy y from which the rate is computed,
-        "rounded" gives it rounded y (see Cheng2020).
+      synthesis_input: "noise" gives synthesis and hyper_synthesis the noisy latents from which
+        the rates are computed, "rounded" gives them rounded ones (see Cheng2020).
 
     Attributes:
       model, average_model, metric, average_decay, clip_norm: as given.

@@ -226,16 +226,19 @@ def test_an_unknown_optimizer_is_refused(fresh_step):
         TrainStep(step.model, step.average_model, "mse", optimizer="sgd")
 
 
-def test_the_synthesis_may_learn_from_rounded_latents(images, fresh_step):
-    """What it makes of y is what it decodes; the rate is that of noisy latents, as without."""
+def test_both_syntheses_may_learn_from_rounded_latents(images, fresh_step):
+    """What they make of y and z is what they decode; the rate is that of noisy latents."""
     step = fresh_step()
     rounded = TrainStep(step.model, step.average_model, "mse", synthesis_input="rounded")
     x = images / np.float32(255)
     noise = uniform_noise(2, 64, 64, 8, [0, 0])
     x_hat, likelihoods = step.model(x, noise, round_for_synthesis=True)
     np.testing.assert_array_equal(x_hat, step.model(x)[0])
-    for name, expected in step.model(x, noise)[1].items():
-        np.testing.assert_array_equal(likelihoods[name], expected)
+    np.testing.assert_array_equal(likelihoods["z"], step.model(x, noise)[1]["z"])
+    z = step.model.hyper_analysis(step.model.analysis(x))
+    rounding = step.model.entropy_bottleneck(z)[0] - z
+    by_rounded_z = step.model(x, (noise[0], rounding))[1]["y"]
+    np.testing.assert_allclose(likelihoods["y"], by_rounded_z, rtol=1e-4)
     metrics, by_rate = rounded.gradients(images, [0, 0], 0.0, 0, 1)
     np.testing.assert_allclose(metrics["mse"], np.mean((x_hat - x) ** 2), rtol=1e-5)
     # The picture's gradient reaches the analysis, as if nothing had been rounded.
