@@ -112,8 +112,7 @@ class Cheng2020(tf.keras.Model):
         y_hat = tf.round(y) if noise_y is None else y + noise_y
         z_hat, likelihoods_z = self.entropy_bottleneck(z, noise=noise_z)
         if round_for_synthesis:
-            rounded_z = self.entropy_bottleneck.dequantize(self.entropy_bottleneck.symbols(z))
-            z_hat = z + tf.stop_gradient(rounded_z - z)
+            z_hat = z + tf.stop_gradient(self.entropy_bottleneck.rounded(z) - z)
         phi = self.hyper_synthesis(z_hat)
         mixture = self.entropy_parameters([y_hat, phi])
         likelihoods_y = gaussian_mixture.likelihoods(y_hat, *mixture)

@@ -74,7 +74,7 @@ class EntropyBottleneck(tf.keras.layers.Layer):
         Returns:
           z_hat (the original's `z_tilde`) and its likelihoods, both of z's shape.
         """
-        z_hat = self.dequantize(self.symbols(z)) if noise is None else z + noise
+        z_hat = self.rounded(z) if noise is None else z + noise
         return z_hat, self.likelihoods(z_hat)
 
     def logits(self, values: tf.Tensor, stop_gradient: bool = False) -> tf.Tensor:
@@ -107,6 +107,10 @@ class EntropyBottleneck(tf.keras.layers.Layer):
     def dequantize(self, symbols: tf.Tensor) -> tf.Tensor:
         """Returns the z_hat that symbols stand for, [B, H/64, W/64, N] float32."""
         return tf.cast(symbols, tf.float32) + self.medians
+
+    def rounded(self, z: tf.Tensor) -> tf.Tensor:
+        """Returns z rounded relative to the medians, float32 of z's shape."""
+        return self.dequantize(self.symbols(z))
 
     def likelihoods(self, z: tf.Tensor) -> tf.Tensor:
         """Returns each element's probability: the density's mass on [z - 1/2, z + 1/2].
