@@ -11,6 +11,7 @@ ga.info(data)                      # size, model, bytes of header, z and y
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from gmm_attention.errors import BitstreamError, CheckpointError, CodecError, ImageError
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from gmm_attention.codec.info import info
 
 __version__ = "0.1.0"
+
+# By itself TensorFlow leaves oneDNN's convolutions off where a processor has AVX2 alone. The others
+# take twice as long there with --effort, and their last bits depend on an image's size, so that an
+# image in strips might give another file. TensorFlow reads this when it is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __all__ = ["BitstreamError", "CheckpointError", "CodecError", "ImageError", "info", "load"]
 

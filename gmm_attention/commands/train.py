@@ -278,6 +278,10 @@ def _train(args: argparse.Namespace, settings: recipe.Recipe) -> int:
         folder.refuse_foreign(args.overwrite)
         photographs = running.photographs(args, settings.crop)
         validation = running.validation(args)
+        if settings.precision == "bfloat16":
+            from gmm_attention.runtimes import tensorflow_runtime
+
+            tensorflow_runtime.need_bfloat16()
         folder.make()
     if args.init_from and folder.has_state():
         print(f"{folder.path} has a state already: --init-from is passed over")

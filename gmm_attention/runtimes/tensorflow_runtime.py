@@ -60,11 +60,8 @@ def prepare(precision: str, device: str, threads: int) -> None:
             f"--device {device}: this process runs TensorFlow on another device already; start a "
             "new one"
         ) from error
-    if precision == "bfloat16" and not has_bfloat16():
-        raise CodecError(
-            "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than "
-            "Ampere, where it would be slower than float32; use --precision float32"
-        )
+    if precision == "bfloat16":
+        need_bfloat16()
     if gpus and device != "cpu":
         # With these settings, which hold for the whole process, repeated runs give the same bytes,
         # and pixels that differ from a CPU's by rounding only.
@@ -157,6 +154,15 @@ def _graph(stage: Stage) -> Callable[[Any], Any]:
             return graph(t)
 
     return run
+
+
+def need_bfloat16() -> None:
+    """Raises CodecError if the device that TensorFlow runs on does not compute in bfloat16."""
+    if not has_bfloat16():
+        raise CodecError(
+            "bfloat16: neither AVX512-BF16 nor AMX in this processor, or a GPU older than Ampere, "
+            "where TensorFlow is slow in it or fails; use --precision float32"
+        )
 
 
 def has_bfloat16() -> bool:

@@ -17,6 +17,7 @@ pytest.importorskip("tensorflow")
 
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.commands.train import main
+from gmm_attention.runtimes import tensorflow_runtime
 from gmm_attention.training import state
 
 SMALL = "--lambda 0.01 --num-filters 8 --crop 64 --batch 4 --learning-rate 1e-3".split()
@@ -213,6 +214,16 @@ def test_what_is_missing_is_told_in_a_line(args, cause, tmp_path, monkeypatch, c
     out, err = capsys.readouterr()
     assert cause in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_processor_without_bfloat16_is_told(photographs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tensorflow_runtime, "has_bfloat16", lambda: False)
+    run = tmp_path / "run"
+    args = [*SMALL, "--train", str(photographs), "--output", str(run), "--precision", "bfloat16"]
+    assert main(args) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("bfloat16: ") and "--precision float32" in err and err.count("\n") == 1
+    assert not run.exists()
 
 
 @pytest.mark.parametrize("name", ["log.csv", "changes.csv", "best/settings.json"])

@@ -11,10 +11,12 @@ import pytest
 import tensorflow as tf
 from conftest import EARLIER, ROOT, TRAINED
 
+from gmm_attention import padding
 from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import initial_weights
 from gmm_attention.codec import image_codec
 from gmm_attention.model import gaussian_mixture
+from gmm_attention.runtimes.tensorflow_runtime import has_bfloat16
 from gmm_attention.training import optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
@@ -259,6 +261,7 @@ def test_training_by_muon_begins_at_gray(images):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_bfloat16(), reason="TensorFlow does not compute in bfloat16 here")
 def test_bfloat16_leaves_the_loss_within_a_hundredth(images, fresh_step):
     step = fresh_step()
     for i in range(20):
@@ -332,12 +335,18 @@ def test_estimated_bpp_is_that_of_the_files(name, weights, bound, monkeypatch):
     step = TrainStep(model, build_model(*network), "mse")
     image = iio.imread(ROOT / "valid" / name)
     estimate, reconstruction = step.validate(image)
-    npz, y_string, _ = codec.encode(image)
+    npz, y_string, y_hat = codec.encode(image)
     pixels = image.shape[0] * image.shape[1]
     assert 8 * len(y_string) / pixels == pytest.approx(estimate["bpp_y"], rel=1e-3)
     total = estimate["bpp_y"] + estimate["bpp_z"]
     assert 8 * (len(npz) + len(y_string)) / pixels == pytest.approx(total, rel=5e-3)
-    assert np.abs(codec.decode(npz, y_string).astype(int) - reconstruction).max() <= 1
+    ours = np.rint(model.analysis(padding.pad(image)[None] / np.float32(255))[0]).astype(np.int32)
+    picture = codec.reconstruct(ours, *image.shape[:2]).astype(int)
+    assert np.abs(picture - reconstruction).max() <= 1
+    # Another runtime may round a latent of just a half to its other side; one of coffee.png is 2.5.
+    assert np.count_nonzero(y_hat != ours) <= 2 and np.abs(y_hat - ours).max() <= 1
+    decoded = codec.decode(npz, y_string)
+    np.testing.assert_array_equal(decoded, codec.reconstruct(y_hat, *image.shape[:2]))
 
 
 def test_noise_is_uniform_and_depends_on_the_seed_alone():
