@@ -21,6 +21,11 @@ import os
 import time
 from collections.abc import Sequence
 
+# Before TensorFlow, which reads what this package sets in the environment.
+from gmm_attention.files import append_row, make_folder, read_rows
+from gmm_attention.image_folders import find_images
+from gmm_attention.images import read_image
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import matplotlib.pyplot as plt  # noqa: E402
@@ -28,9 +33,6 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from training import cpu_model  # noqa: E402
 
-from gmm_attention.files import append_row, make_folder, read_rows  # noqa: E402
-from gmm_attention.image_folders import find_images  # noqa: E402
-from gmm_attention.images import read_image  # noqa: E402
 from gmm_attention.training import recipe, step  # noqa: E402
 from gmm_attention.training.data import Batches, Photographs  # noqa: E402
 from gmm_attention.training.loop import validation_loss  # noqa: E402

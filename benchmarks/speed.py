@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# Before TensorFlow, which reads what this package sets in the environment.
+from gmm_attention import images, padding, strips
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from gmm_attention import images, padding, strips  # noqa: E402
 from gmm_attention.checkpoints import integers, loading  # noqa: E402
 from gmm_attention.codec import image_codec  # noqa: E402
 from gmm_attention.codec.image_codec import ImageCodec  # noqa: E402

@@ -118,9 +118,10 @@ def ours(
       facts: dict with `versions` and `multiply_adds`.
       calls: dict of name to function: a training step, and a matrix product to compare with.
     """
+    # Imports gmm_attention before TensorFlow, which reads what that sets in the environment.
+    model, train_step = build_step(num_filters, precision, optimizer)
     import tensorflow as tf
 
-    model, train_step = build_step(num_filters, precision, optimizer)
     images = smooth_images(batch, crop)
     count = 0
 

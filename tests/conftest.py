@@ -73,6 +73,15 @@ def tiny_codec(tiny_path):
 
 
 @pytest.fixture(scope="session")
+def needs_bfloat16():
+    """Skips a test where TensorFlow does not compute in bfloat16."""
+    from gmm_attention.runtimes import tensorflow_runtime
+
+    if not tensorflow_runtime.has_bfloat16():
+        pytest.skip("TensorFlow does not compute in bfloat16 here")
+
+
+@pytest.fixture(scope="session")
 def trained_path(tmp_path_factory, tiny_path):
     """The tiny model as a training checkpoint, with weights that no export has rounded."""
     pytest.importorskip("tensorflow")

@@ -14,17 +14,12 @@ from gmm_attention.commands import decoder, encoder
 from gmm_attention.errors import CodecError
 from gmm_attention.runtimes import tensorflow_runtime
 
-needs_bfloat16 = pytest.mark.skipif(
-    not tensorflow_runtime.has_bfloat16(), reason="TensorFlow does not compute in bfloat16 here"
-)
-
 
 @pytest.fixture(scope="module")
-def both():
+def both(needs_bfloat16):
     return load_once(str(ROOT / TRAINED)), load_once(str(ROOT / TRAINED), "bfloat16")
 
 
-@needs_bfloat16
 @pytest.mark.parametrize("name", ["coffee.png", "chelsea.png"])
 def test_the_picture_and_the_rate_change_by_little(both, name):
     image = iio.imread(ROOT / "valid" / name)[100:260, 60:300]
@@ -38,7 +33,6 @@ def test_the_picture_and_the_rate_change_by_little(both, name):
     assert np.ptp(psnr) < 0.05
 
 
-@needs_bfloat16
 def test_what_one_encodes_the_other_decodes_to_the_same_latents(both):
     image = iio.imread(ROOT / "valid" / "coffee.png")[:100, :150]
     for codec in both:
@@ -47,7 +41,6 @@ def test_what_one_encodes_the_other_decodes_to_the_same_latents(both):
             np.testing.assert_array_equal(unpack_latents(other, npz, y_string)[1], y_hat)
 
 
-@needs_bfloat16
 def test_latents_and_pixels_are_not_rounded_to_bfloat16(both):
     """Large latents would be rounded to more than a step, bright pixels to two."""
     image = iio.imread(ROOT / "valid" / "coffee.png")[:128, :128]
@@ -57,7 +50,7 @@ def test_latents_and_pixels_are_not_rounded_to_bfloat16(both):
         assert np.mean(rounded != arrays[name]) > 0.9
 
 
-@needs_bfloat16
+@pytest.mark.usefixtures("needs_bfloat16")
 def test_networks_without_attention_have_it_too():
     from gmm_attention.codec.strip_transform import StripTransform
     from gmm_attention.model import variables
@@ -72,7 +65,7 @@ def test_networks_without_attention_have_it_too():
     assert y.dtype == x_hat.dtype == np.float32
 
 
-@needs_bfloat16
+@pytest.mark.usefixtures("needs_bfloat16")
 def test_the_programs_take_it(tmp_path, monkeypatch, tiny_path, photograph):
     iio.imwrite(tmp_path / "a.png", photograph)
     monkeypatch.setattr(image_codec, "load", load_once)

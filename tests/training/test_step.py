@@ -16,7 +16,6 @@ from gmm_attention.checkpoints import files as checkpoints
 from gmm_attention.checkpoints import initial_weights
 from gmm_attention.codec import image_codec
 from gmm_attention.model import gaussian_mixture
-from gmm_attention.runtimes.tensorflow_runtime import has_bfloat16
 from gmm_attention.training import optimizers, state
 from gmm_attention.training.recipe import OPTIMIZERS
 from gmm_attention.training.step import QUANTILES, TrainStep, build_model, uniform_noise
@@ -261,7 +260,7 @@ def test_training_by_muon_begins_at_gray(images):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not has_bfloat16(), reason="TensorFlow does not compute in bfloat16 here")
+@pytest.mark.usefixtures("needs_bfloat16")
 def test_bfloat16_leaves_the_loss_within_a_hundredth(images, fresh_step):
     step = fresh_step()
     for i in range(20):
