@@ -34,7 +34,9 @@ _NEAREST = 1e-5
 
 # Adam divides each gradient by the root mean square of those that it has seen of this latent, here
 # also of those around it, so many positions in both directions. A latent alone has too few of them
-# in 50 steps, and the draws make them uneven.
+# in 50 steps, and the draws make them uneven. Squares of z are shared by its channels, too: most of
+# them carry nothing, and by their own squares Adam would move them as far as the others, which
+# costs bits.
 _AROUND = 5
 
 # Keeps Adam from dividing by zero where there is no gradient, as in latents that are not free.
@@ -168,6 +170,9 @@ class TensorFlowSearch:
         ):
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0)
             around = tf.nn.avg_pool2d(gradient**2, _AROUND, 1, "SAME")
+            if t is z:
+                shared = tf.reduce_mean(around, axis=-1, keepdims=True)
+                around = tf.broadcast_to(shared, tf.shape(around))
             mean = _BETA_1 * mean + (1 - _BETA_1) * gradient * free
             square = _BETA_2 * square + (1 - _BETA_2) * around
             unbiased = mean / (1 - _BETA_1**number), square / (1 - _BETA_2**number)

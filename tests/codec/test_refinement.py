@@ -2,9 +2,10 @@
 
 import math
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import EARLIER, ROOT, load_once, needs_tensorflow
+from conftest import EARLIER, ROOT, TRAINED, load_once, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 from test_extreme_images import IMAGES
@@ -59,6 +60,15 @@ def test_no_image_gets_worse(tiny_codec, kind):
 def test_more_effort_finds_more(codec, image):
     losses = [loss(codec, image, codec.compress(image, effort=effort)) for effort in (0, 1, 2)]
     assert losses[1] < 0.97 * losses[0] and losses[2] < 0.99 * losses[1]
+
+
+@needs_tensorflow
+def test_channels_of_z_that_carry_nothing_stay():
+    """Moved as far as others, they made this NAME.npz four times as long."""
+    codec = load_once(str(ROOT / TRAINED), runtime="onnx")
+    image = iio.imread(ROOT / "valid" / "coffee.png")[100:356, 200:456]
+    npz, refined = (codec.encode(image, effort=effort)[0] for effort in (0, 2))
+    assert len(refined) < 1.5 * len(npz)
 
 
 @needs_tensorflow
