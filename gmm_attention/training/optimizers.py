@@ -38,10 +38,21 @@ SMALLEST_SIZE = 0.3
 SMALLEST_MOMENTUM = 1e-3
 
 
+def adam_correction(updates: tf.Tensor) -> tf.Tensor:
+    """Factor of Adam's learning rate: the first moments are too small, since they began at zero.
+
+    Args:
+      updates: float32 scalar, number of steps that the moments have seen.
+
+    Returns:
+      float32 scalar.
+    """
+    return tf.sqrt(1 - BETA_2 ** (updates + 1)) / (1 - BETA_1 ** (updates + 1))
+
+
 def adam_move(
     m: tf.Tensor,
     v: tf.Tensor,
-    updates: tf.Tensor,
     gradient: tf.Tensor,
     learning_rate: tf.Tensor | float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -49,17 +60,15 @@ def adam_move(
 
     Args:
       m, v: first and second moment, of the gradient's shape.
-      updates: float32 scalar, number of steps that the moments have seen.
       gradient: of the weight, float32.
-      learning_rate: of this step.
+      learning_rate: of this step, times `adam_correction`.
 
     Returns:
       new m, new v, move: of the gradient's shape.
     """
-    correction = tf.sqrt(1 - BETA_2 ** (updates + 1)) / (1 - BETA_1 ** (updates + 1))
     new_m = m + (1 - BETA_1) * (gradient - m)
     new_v = v + (1 - BETA_2) * (gradient**2 - v)
-    return new_m, new_v, learning_rate * correction * new_m / (tf.sqrt(new_v) + EPSILON)
+    return new_m, new_v, learning_rate * new_m / (tf.sqrt(new_v) + EPSILON)
 
 
 def muon_matrices(model: Cheng2020) -> dict[str, tuple[int, int, int]]:

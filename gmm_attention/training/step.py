@@ -275,12 +275,18 @@ class TrainStep:
         # Every replica computes the same moves.
         momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
         moves = optimizers.muon_moves(self.matrices, self.weights, momenta, clipped)
-        context.merge_call(self._update, (clipped, moves, finite, learning_rate))
+        # These are the same for all weights. Computed for each, they were a third of the graph.
+        correction = optimizers.adam_correction(self.state["updates"])
+        # The first steps average over fewer steps, or the initial weights would stay in for long.
+        averaged = self.state["averaged"]
+        decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
+        factors = correction, decay, learning_rate
+        context.merge_call(self._update, (clipped, moves, finite, *factors))
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
-    def _update(self, strategy, gradients, muon_moves, finite, learning_rate):
+    def _update(self, strategy, gradients, muon_moves, finite, correction, decay, learning_rate):
         for name, gradient in gradients.items():
-            average = self.state[f"average/{name}"], self.state["averaged"]
+            average = self.state[f"average/{name}"], decay
             update: Callable[..., None]
             args: tuple[Any, ...]
             if name in self.matrices:
@@ -290,7 +296,7 @@ class TrainStep:
                 update = self._update_by_adam
                 factor = QUANTILES_RATE if name == QUANTILES else self._adam_rate
                 moments = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v")]
-                args = (*moments, self.state["updates"], *average, gradient)
+                args = (*moments, *average, gradient, correction)
             args = (*args, finite, factor * learning_rate)
             strategy.extended.update(self.weights[name], update, args)
         for count in ("updates", "averaged"):
@@ -301,18 +307,16 @@ class TrainStep:
         count.assign_add(tf.cast(finite, count.dtype))
 
     def _update_by_adam(
-        self, weight, m, v, updates, average, averaged, gradient, finite, learning_rate
+        self, weight, m, v, average, decay, gradient, correction, finite, learning_rate
     ):
-        new_m, new_v, move = optimizers.adam_move(m, v, updates, gradient, learning_rate)
-        self._move(weight, average, averaged, move, [(m, new_m), (v, new_v)], finite)
+        new_m, new_v, move = optimizers.adam_move(m, v, gradient, learning_rate * correction)
+        self._move(weight, average, decay, move, [(m, new_m), (v, new_v)], finite)
 
-    def _update_by_muon(self, weight, m, average, averaged, new_m, move, finite, learning_rate):
-        self._move(weight, average, averaged, learning_rate * move, [(m, new_m)], finite)
+    def _update_by_muon(self, weight, m, average, decay, new_m, move, finite, learning_rate):
+        self._move(weight, average, decay, learning_rate * move, [(m, new_m)], finite)
 
-    def _move(self, weight, average, averaged, move, moments, finite):
+    def _move(self, weight, average, decay, move, moments, finite):
         """Assigns a weight, its average, and its moments: pairs of variable and new value."""
-        # The first steps average over fewer steps, or the initial weights would stay in for long.
-        decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
         new_weight = weight - move
         new_average = average + (1 - decay) * (new_weight - average)
         # After a loss or gradient that is not finite, everything stays as it was.

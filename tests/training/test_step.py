@@ -171,7 +171,8 @@ def test_muon_moves_kernels_as_its_authors_do(images, fresh_step):
                 own = np.linalg.norm(expected[name][:, part]) / min(rows, len(part)) ** 0.5
                 expected[name][:, part] -= rate * max(own, 0.3) * x
         gradient = scale * gradients[names.index(bias)].numpy()
-        m, v, move = optimizers.adam_move(m, v, i, gradient, 1e-3 / 4)
+        rate = 1e-3 / 4 * optimizers.adam_correction(tf.constant(float(i)))
+        m, v, move = optimizers.adam_move(m, v, gradient, rate)
         expected[bias] = expected[bias] - move
         step(images, [0, i], 1e-3, 0.01)
     for name, kernel in expected.items():
