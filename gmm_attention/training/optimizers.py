@@ -39,7 +39,7 @@ SMALLEST_MOMENTUM = 1e-3
 
 
 def adam_correction(updates: tf.Tensor) -> tf.Tensor:
-    """Factor of Adam's learning rate: the first moments are too small, since they began at zero.
+    """Factor of Adam's learning rate that makes up for moments which began at zero.
 
     Args:
       updates: float32 scalar, number of steps that the moments have seen.

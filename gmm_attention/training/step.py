@@ -275,30 +275,32 @@ class TrainStep:
         # Every replica computes the same moves.
         momenta = {name: self.state[f"muon_m/{name}"] for name in self.matrices}
         moves = optimizers.muon_moves(self.matrices, self.weights, momenta, clipped)
-        # These are the same for all weights. Computed for each, they were a third of the graph.
+        # What follows is the same for many weights. Computed for each, it was a third of the graph.
         correction = optimizers.adam_correction(self.state["updates"])
+        adam_rate = self._adam_rate * learning_rate * correction
+        quantiles_rate = QUANTILES_RATE * learning_rate * correction
         # The first steps average over fewer steps, or the initial weights would stay in for long.
         averaged = self.state["averaged"]
         decay = tf.minimum(self.average_decay, (1 + averaged) / (10 + averaged))
-        factors = correction, decay, learning_rate
-        context.merge_call(self._update, (clipped, moves, finite, *factors))
+        rates = learning_rate, adam_rate, quantiles_rate
+        context.merge_call(self._update, (clipped, moves, finite, decay, rates))
         return {**metrics, "gradient_norm": norm, "skipped": 1 - tf.cast(finite, tf.float32)}
 
-    def _update(self, strategy, gradients, muon_moves, finite, correction, decay, learning_rate):
+    def _update(self, strategy, gradients, muon_moves, finite, decay, rates):
+        muon_rate, adam_rate, quantiles_rate = rates
         for name, gradient in gradients.items():
             average = self.state[f"average/{name}"], decay
             update: Callable[..., None]
             args: tuple[Any, ...]
             if name in self.matrices:
-                update, factor = self._update_by_muon, 1.0
+                update, rate = self._update_by_muon, muon_rate
                 args = (self.state[f"muon_m/{name}"], *average, *muon_moves[name])
             else:
                 update = self._update_by_adam
-                factor = QUANTILES_RATE if name == QUANTILES else self._adam_rate
+                rate = quantiles_rate if name == QUANTILES else adam_rate
                 moments = [self.state[f"{kind}/{name}"] for kind in ("adam_m", "adam_v")]
-                args = (*moments, *average, gradient, correction)
-            args = (*args, finite, factor * learning_rate)
-            strategy.extended.update(self.weights[name], update, args)
+                args = (*moments, *average, gradient)
+            strategy.extended.update(self.weights[name], update, (*args, finite, rate))
         for count in ("updates", "averaged"):
             strategy.extended.update(self.state[count], self._update_count, (finite,))
 
@@ -306,10 +308,8 @@ class TrainStep:
     def _update_count(count: tf.Variable, finite: tf.Tensor) -> None:
         count.assign_add(tf.cast(finite, count.dtype))
 
-    def _update_by_adam(
-        self, weight, m, v, average, decay, gradient, correction, finite, learning_rate
-    ):
-        new_m, new_v, move = optimizers.adam_move(m, v, gradient, learning_rate * correction)
+    def _update_by_adam(self, weight, m, v, average, decay, gradient, finite, learning_rate):
+        new_m, new_v, move = optimizers.adam_move(m, v, gradient, learning_rate)
         self._move(weight, average, decay, move, [(m, new_m), (v, new_v)], finite)
 
     def _update_by_muon(self, weight, m, average, decay, new_m, move, finite, learning_rate):
