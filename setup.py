@@ -75,6 +75,7 @@ setup(
     extras_require={
         "test": [
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "scikit-image",
             *JPEG_XL,
